@@ -1,0 +1,1 @@
+"""What people see: the review console and the operators' dashboards."""

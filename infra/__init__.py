@@ -1,0 +1,1 @@
+"""How Weir is run: the embedded stack, container images, compose and Kubernetes files."""

@@ -1,0 +1,1 @@
+"""What happens to an event: the stream, the decision, the review queue, and the command line."""

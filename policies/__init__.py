@@ -1,0 +1,1 @@
+"""What is forbidden: policy files, the schema that reads them, and the questions that follow from them."""

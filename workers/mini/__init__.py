@@ -1,0 +1,1 @@
+"""The bundled checkpoint, and how it was trained."""
