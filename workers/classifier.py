@@ -1,0 +1,113 @@
+"""The contract of everything that answers questions about uploads.
+
+A classifier is a generative vision-language model, a dual encoder, a plain image or text model, or a remote one.
+The pool, the pipeline, the tests and the benchmarks know only what stands here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.question import Part, Question
+
+#: One decoded picture: height × width × 3, RGB.
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One picture of an upload: a whole image, or one sampled frame of an animation or a video."""
+
+    media: int
+    pixels: Pixels
+    time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What a classifier sees of one upload."""
+
+    pictures: tuple[Picture, ...] = ()
+    caption: str = ""
+    text_in_image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """One classifier's answer to one question about one upload.
+
+    `score` is a log-odds (of Yes against No); `media` and `time_s` say which picture it is highest on, None where
+    the answer came from text alone; `mass` is the probability that Yes and No had together, where that is known.
+    """
+
+    question: str
+    score: float
+    media: int | None = None
+    time_s: float | None = None
+    mass: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rationale:
+    """A classifier's reason for one finding, for people; untrusted text, never a source of confidence.
+
+    `box` is left, top, right, bottom as shares (0 to 1) of the picture. `supported` is False where the reason
+    contradicts the score, names no clause, could not be parsed, or was denied when asked again.
+    """
+
+    question: str
+    clause: str | None
+    text: str
+    supported: bool
+    media: int | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+class Classifier(Protocol):
+    """Answers yes/no questions about uploads, many questions and many uploads a call."""
+
+    @property
+    def name(self) -> str:
+        """The name that configuration gives this classifier."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of all that a calibration depends on: model, revision, dtype, quantisation, prompt, …."""
+        ...
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """Which parts of an upload this classifier can look at."""
+        ...
+
+    def covers(self, question: Question) -> bool:
+        """Return whether this classifier can judge the question at all; what is not covered is never a No."""
+        ...
+
+    def classify(
+        self, items: Sequence[Item], questions: Sequence[Question]
+    ) -> list[list[Classification]]:
+        """Return one list of classifications an item, in the items' order.
+
+        Each list holds an answer for every question that is covered and has something to read in that item: a
+        question that reads only images is not asked of a text.
+        """
+        ...
+
+    def explain(
+        self, item: Item, findings: Sequence[tuple[Question, Classification]]
+    ) -> list[Rationale]:
+        """Return a rationale for each finding, in order; empty where this classifier cannot give reasons."""
+        ...
+
+
+def asked(question: Question, item: Item, reads: frozenset[Part]) -> bool:
+    """Return whether the question has anything to read in the item with a classifier that reads these parts."""
+    parts = question.reads & reads
+    return ("image" in parts and bool(item.pictures)) or (
+        "caption" in parts and bool(item.caption or item.text_in_image)
+    )
