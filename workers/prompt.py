@@ -57,8 +57,12 @@ def suffix(question: Question) -> str:
 
 def quote(text: str) -> str:
     """Return untrusted text as one quoted line that can neither end its quotes nor forge a line of the prompt."""
-    plain = "".join(" " if unicodedata.category(char) in {"Cc", "Zl", "Zp"} else char for char in text)
-    plain = "".join(char for char in plain if unicodedata.category(char) not in {"Cf", "Cs", "Co", "Cn"})
+    plain = "".join(
+        " " if unicodedata.category(char) in {"Cc", "Zl", "Zp"} else char for char in text
+    )
+    plain = "".join(
+        char for char in plain if unicodedata.category(char) not in {"Cf", "Cs", "Co", "Cn"}
+    )
     plain = " ".join(plain.replace("«", "‹").replace("»", "›").replace("<|", "< |").split())
     cut = plain if len(plain) <= MAX_QUOTED else plain[:MAX_QUOTED] + " …"
     return f"«{cut}»"

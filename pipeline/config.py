@@ -1,0 +1,153 @@
+"""Configuration: `WEIR_…` variables and one `weir.toml`, read here and nowhere else.
+
+`WEIR_KAFKA_SERVERS` sets `servers` in the section `[kafka]`; variables go before the file.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+#: Where the repository or the installed package has its own policies and bundled model.
+_HOUSE = Path(__file__).resolve().parent.parent
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kafka(_Section):
+    """How to reach Kafka."""
+
+    servers: str = "localhost:9092"
+    security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    group: str = "weir"
+    #: True on every real broker; False on the embedded one, which has no transactions.
+    transactions: bool = True
+    partitions: Annotated[int, Field(ge=1)] = 12
+    replication: Annotated[int, Field(ge=1)] = 1
+    session_s: Annotated[float, Field(gt=0)] = 45.0
+    max_in_flight: Annotated[int, Field(ge=1)] = 512
+    #: How long kept decisions, verdicts, tickets and reviews are readable.
+    retention_days: Annotated[int, Field(ge=1)] = 90
+
+
+class Redis(_Section):
+    """How to reach Redis."""
+
+    url: SecretStr = SecretStr("redis://localhost:6379/0")
+
+
+class Store(_Section):
+    """Where media lie: `s3://…` by any endpoint, and one folder for `file:` and relative references."""
+
+    folder: Path | None = None
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+
+
+class Media(_Section):
+    """Bounds on what is fetched and decoded."""
+
+    max_bytes: int = 25_000_000
+    max_pixels: int = 50_000_000
+    max_frames: int = 8
+    max_media: int = 10
+    fetch_timeout_s: float = 10.0
+    #: How long an upload may wait for its media before a decision says that they could not be had.
+    fetch_deadline_s: float = 120.0
+
+
+class PoolSettings(_Section):
+    """Ray and its actors."""
+
+    address: str | None = None
+    namespace: str = "weir"
+    num_gpus: float = 0.0
+    classifiers_min: Annotated[int, Field(ge=1)] = 1
+    classifiers_max: Annotated[int, Field(ge=1)] = 1
+    preparers_min: Annotated[int, Field(ge=1)] = 1
+    preparers_max: Annotated[int, Field(ge=1)] = 2
+    batch: Annotated[int, Field(ge=1)] = 16
+    call_timeout_s: float = 60.0
+    idle_s: float = 600.0
+
+
+class ClassifierSettings(_Section):
+    """One `[[classifiers]]` entry; their order is the cascade."""
+
+    name: str = "bundled"
+    #: A hub name, a folder, `bundled`, or `stub`.
+    model: str = "bundled"
+    kind: Literal["generative", "contrastive", "image", "text", "guard", "remote", "stub"] = (
+        "generative"
+    )
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
+    reads: tuple[Literal["image", "caption"], ...] = ("image", "caption")
+    policies: tuple[str, ...] | None = None
+    #: A plain model's label -> policy.
+    labels: dict[str, str] = Field(default_factory=dict)
+    #: Further settings of the kind: endpoint, dialect, budget, ….
+    options: dict[str, Any] = Field(default_factory=dict)
+    rationales: bool = True
+
+
+class Telemetry(_Section):
+    """Logs and metrics."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    metrics_port: int | None = None
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WEIR_",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="forbid",
+        frozen=True,
+    )
+
+    #: The name of this pipeline process: its transactional id and group instance id come from it.
+    instance: str = Field(default_factory=lambda: f"weir-{socket.gethostname()}")
+    policies: Path = _HOUSE / "policies"
+    calibrations: Path = _HOUSE / "workers" / "mini" / "calibrations"
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+    store: Store = Store()
+    media: Media = Media()
+    pool: PoolSettings = PoolSettings()
+    telemetry: Telemetry = Telemetry()
+    classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments go before variables, variables before the file."""
+        del dotenv_settings, file_secret_settings
+        path = os.environ.get("WEIR_CONFIG", "weir.toml")  # noqa: TID251 -- this is the file that may
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))

@@ -1,0 +1,353 @@
+"""The decision: a pure function from an event, the calibrated answers and the policies to one action.
+
+The same function serves the live stream, shadows, backtests and tests. It gets the time as an argument.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipeline.messages import (
+    Calibration,
+    Content,
+    Decision,
+    Evidence,
+    Fault,
+    Finding,
+    Review,
+    ReviewReason,
+    Source,
+    Stage,
+    UploadEvent,
+)
+from policies.question import Question
+from policies.schema import Action, Limits, Policy, PolicySet, Rule, Severity, Status
+
+#: The queue of uploads that could not be read, or whose reason to hold is no policy's.
+INTAKE = "intake"
+#: How soon somebody looks at an upload that could not be read.
+INTAKE_DUE = timedelta(hours=4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A classification after calibration."""
+
+    question: str
+    score: float
+    probability: float
+    calibration: Calibration
+    answered_by: str
+    interval: tuple[float, float] | None = None
+    media: int | None = None
+    time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a decision comes from: its record, its id, and what it replaces."""
+
+    source: Source
+    decision_id: str
+    content: Content = Content()
+    supersedes: str | None = None
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What one question asks for: an action now, and whether a person looks."""
+
+    question: Question
+    rule: Rule
+    action: Action
+    acts: bool
+    review: ReviewReason | None
+    probability: float
+
+
+def decide(
+    event: UploadEvent,
+    answers: Collection[Answer],
+    policies: PolicySet,
+    *,
+    origin: Origin,
+    now: datetime,
+    uncovered: Collection[str] = (),
+) -> Decision:
+    """Return the strictest action that any live question asks for, and every question's finding.
+
+    `uncovered` names the policies that no configured classifier can judge.
+    """
+    by_question = {answer.question: answer for answer in answers}
+    context = event.context.values()
+    asked = tuple(questions_for(event, policies, uncovered=uncovered))
+    live = [(p, q) for p, q in asked if p.status is Status.LIVE]
+    # Silence is not consent: a live question without an answer falls to its policy's `when_unavailable`.
+    silent = [policy for policy, question in live if question.id not in by_question]
+    everywhere = _judge_all(live, by_question, context, None, origin.content.language)
+    regional = {}
+    for region in _regions(event, policies):
+        there = _judge_all(
+            live, by_question, {**context, "region": region}, region, origin.content.language
+        )
+        regional[region] = _strictest(there, silent)
+    action = _strictest(everywhere, silent)
+    return Decision(
+        decision_id=origin.decision_id,
+        source=origin.source,
+        event_id=event.event_id,
+        content_id=event.content_id,
+        author_id=event.author_id,
+        content=origin.content,
+        context=context,
+        action=action,
+        labels=_labels(everywhere),
+        limits=_limits(everywhere),
+        regional={region: there for region, there in regional.items() if there is not action},
+        review=_ticket(everywhere, silent, event, now),
+        findings=tuple(
+            _finding(policy, question, by_question[question.id], context)
+            for policy, question in asked
+            if question.id in by_question
+        ),
+        not_asked=tuple(
+            p.policy for p in policies if p.status is Status.DRAFT or p.policy in uncovered
+        ),
+        unjudged=tuple(dict.fromkeys(policy.policy for policy in silent)),
+        policy_set=policies.digest,
+        ground=_ground(everywhere, policies),
+        notice=_notice(everywhere, policies),
+        stages=origin.stages,
+        decided_at=now,
+        supersedes=origin.supersedes,
+    )
+
+
+def hold(
+    event: UploadEvent,
+    fault: Fault,
+    policies: PolicySet,
+    *,
+    origin: Origin,
+    now: datetime,
+    rescored: bool = False,
+) -> Decision:
+    """Return the hold of an upload that could not be judged; its exit is a job in `intake`, or a rescoring."""
+    review = (
+        None
+        if rescored
+        else Review(
+            queue=INTAKE,
+            priority=_priority(1.0, Severity.MEDIUM, event.context.reach),
+            due_at=now + INTAKE_DUE,
+            reason="intake",
+        )
+    )
+    return Decision(
+        decision_id=origin.decision_id,
+        source=origin.source,
+        event_id=event.event_id,
+        content_id=event.content_id,
+        author_id=event.author_id,
+        content=origin.content,
+        context=event.context.values(),
+        action=Action.HOLD,
+        review=review,
+        fault=fault,
+        not_asked=tuple(p.policy for p in policies if p.status is Status.DRAFT),
+        unjudged=tuple(p.policy for p in policies if p.status is Status.LIVE),
+        policy_set=policies.digest,
+        stages=origin.stages,
+        decided_at=now,
+        supersedes=origin.supersedes,
+    )
+
+
+def questions_for(
+    event: UploadEvent, policies: PolicySet, *, uncovered: Collection[str] = ()
+) -> Iterable[tuple[Policy, Question]]:
+    """Yield every question that this event is asked, with its policy.
+
+    Left out are drafts, policies without a classifier, questions that read nothing that the event has, and clauses
+    that bind only where the content will not be shown.
+    """
+    has = {
+        part
+        for part, there in (("image", bool(event.media)), ("caption", bool(event.text)))
+        if there
+    }
+    for policy in policies:
+        if policy.status is Status.DRAFT or policy.policy in uncovered:
+            continue
+        for question in policy.questions:
+            regions = policy.clauses[question.clause].regions if question.clause else ()
+            shown = event.context.regions
+            if has & question.reads and (not regions or shown is None or set(regions) & set(shown)):
+                yield policy, question
+
+
+def _judge_all(
+    asked: Collection[tuple[Policy, Question]],
+    answers: Mapping[str, Answer],
+    context: Mapping[str, Any],
+    region: str | None,
+    language: str | None,
+) -> list[Judgement]:
+    return [
+        judge(policy, question, answers[question.id], context, language=language)
+        for policy, question in asked
+        if question.id in answers and policy.binds(question.clause, region)
+    ]
+
+
+def judge(
+    policy: Policy,
+    question: Question,
+    answer: Answer,
+    context: Mapping[str, Any],
+    *,
+    language: str | None,
+) -> Judgement:
+    """Return what one answered question asks for in this context."""
+    rule = policy.rule(question.clause, context)
+    # A promise that no threshold file has turned into a number is not kept: nobody acts on it, everything that
+    # might violate is seen by a person.
+    act_at = rule.act_at if isinstance(rule.act_at, float) else None
+    review_at = rule.review_at if isinstance(rule.review_at, float) else 0.0
+    tested = language is None or not policy.languages or language in policy.languages
+    may_act = tested and (answer.calibration == "fresh" or rule.acts_uncalibrated)
+    probability = answer.probability
+    if act_at is not None and probability >= act_at and may_act:
+        # A hold always has an exit.
+        seen: ReviewReason | None = "band" if rule.action is Action.HOLD or rule.approval else None
+        return Judgement(
+            question=question,
+            rule=rule,
+            action=rule.action,
+            acts=True,
+            review=seen,
+            probability=probability,
+        )
+    if probability >= review_at or (act_at is not None and probability >= act_at):
+        return Judgement(
+            question=question,
+            rule=rule,
+            action=rule.meanwhile,
+            acts=False,
+            review="band",
+            probability=probability,
+        )
+    return Judgement(
+        question=question,
+        rule=rule,
+        action=Action.ALLOW,
+        acts=False,
+        review=None,
+        probability=probability,
+    )
+
+
+def _strictest(judgements: Iterable[Judgement], silent: Iterable[Policy]) -> Action:
+    asked_for = [j.action for j in judgements] + [p.when_unavailable.action for p in silent]
+    return max(asked_for, key=lambda action: action.rank, default=Action.ALLOW)
+
+
+def _regions(event: UploadEvent, policies: PolicySet) -> list[str]:
+    shown = event.context.regions
+    return [r for r in policies.regions if shown is None or r in shown]
+
+
+def _labels(judgements: Iterable[Judgement]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(j.rule.label for j in judgements if j.acts and j.rule.label))
+
+
+def _limits(judgements: Iterable[Judgement]) -> Limits:
+    acting = [j.rule.limits for j in judgements if j.acts]
+    ages = [limits.age for limits in acting if limits.age is not None]
+    return Limits(
+        age=max(ages, default=None),
+        no_recommend=any(limits.no_recommend for limits in acting),
+        no_ads=any(limits.no_ads for limits in acting),
+    )
+
+
+def _ticket(
+    judgements: Collection[Judgement], silent: Collection[Policy], event: UploadEvent, now: datetime
+) -> Review | None:
+    seen = [j for j in judgements if j.review is not None]
+    waiting = [p for p in silent if p.when_unavailable.then == "review"]
+    reach = event.context.reach
+    if seen:
+        # The job waits where its most severe finding waits; among equals, where the more probable one does.
+        first = max(seen, key=lambda j: (j.rule.severity.weight, j.probability))
+        return Review(
+            queue=first.rule.queue,
+            priority=max(_priority(j.probability, j.rule.severity, reach) for j in seen),
+            due_at=None if first.rule.due is None else now + first.rule.due,
+            reviewers=max(j.rule.reviewers for j in seen),
+            reason=first.review or "band",
+            questions=tuple(j.question.id for j in seen),
+        )
+    if waiting:
+        policy = max(waiting, key=lambda p: p.severity.weight)
+        return Review(
+            queue=policy.review.queue or INTAKE,
+            priority=_priority(1.0, policy.severity, reach),
+            due_at=None if policy.review.due is None else now + policy.review.due,
+            reason="unavailable",
+            questions=tuple(q.id for p in waiting for q in p.questions),
+        )
+    return None
+
+
+def _priority(probability: float, severity: Severity, reach: float) -> float:
+    """Return the expected harm: probability × severity weight × log10(10 + reach)."""
+    return round(probability * severity.weight * math.log10(10 + reach), 4)
+
+
+def _finding(
+    policy: Policy, question: Question, answer: Answer, context: Mapping[str, Any]
+) -> Finding:
+    seen = () if answer.media is None else (Evidence(media=answer.media, time_s=answer.time_s),)
+    return Finding(
+        policy=policy.policy,
+        policy_version=policy.version,
+        status=policy.status,
+        severity=policy.rule(question.clause, context).severity,
+        clause=question.clause,
+        question=question.id,
+        question_digest=question.digest,
+        score=answer.score,
+        probability=answer.probability,
+        interval=answer.interval,
+        calibration=answer.calibration,
+        answered_by=answer.answered_by,
+        evidence=seen,
+    )
+
+
+def _leading(judgements: Iterable[Judgement]) -> Judgement | None:
+    acting = [j for j in judgements if j.acts]
+    return max(
+        acting, key=lambda j: (j.action.rank, j.rule.severity.weight, j.probability), default=None
+    )
+
+
+def _ground(judgements: Iterable[Judgement], policies: PolicySet) -> str | None:
+    leading = _leading(judgements)
+    if leading is None:
+        return None
+    ground = policies.by_name[leading.question.policy].ground
+    return ground.law or ground.terms
+
+
+def _notice(judgements: Iterable[Judgement], policies: PolicySet) -> str | None:
+    leading = _leading(judgements)
+    return (
+        leading.question.policy
+        if leading and policies.by_name[leading.question.policy].notice
+        else None
+    )

@@ -1,0 +1,310 @@
+"""Fetches the drawings that scenes are made of and rasterises them once: ``python -m workers.mini.material``.
+
+Everything lands in ``workers/mini/material/``, which git ignores. Needs npm, and the Debian packages ``fonts-symbola``
+and ``gnome-backgrounds`` (``apt-get install`` them first); what is absent is named and left out.
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import resvg_py
+from PIL import Image, ImageDraw, ImageFont
+from rich.progress import track
+
+from workers.mini.concepts import CONCEPTS
+
+#: Where material is kept, apart from the repository.
+FOLDER = Path(__file__).parent / "material"
+
+#: Side of a rasterised drawing, in pixels.
+SIDE = 96
+
+#: What a drawing may be used for: weights are made from `train` alone, choices from `validation`, figures from `test`.
+Split = Literal["train", "validation", "test"]
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """One whole set of drawings by one hand, and what it may be used for."""
+
+    name: str
+    package: str
+    split: Split
+    licence: str
+
+
+STYLES: tuple[Style, ...] = (
+    Style(name="noto", package="@iconify-json/noto@1.2.9", split="train", licence="Apache-2.0"),
+    Style(
+        name="noto-v1", package="@iconify-json/noto-v1@1.2.5", split="train", licence="Apache-2.0"
+    ),
+    Style(name="fluent", package="@iconify-json/fluent-emoji@1.2.7", split="train", licence="MIT"),
+    Style(
+        name="fluent-flat",
+        package="@iconify-json/fluent-emoji-flat@1.2.6",
+        split="train",
+        licence="MIT",
+    ),
+    Style(
+        name="fxemoji", package="@iconify-json/fxemoji@1.2.2", split="train", licence="Apache-2.0"
+    ),
+    Style(
+        name="emojione", package="@iconify-json/emojione@1.2.3", split="train", licence="CC-BY-4.0"
+    ),
+    Style(
+        name="openmoji",
+        package="@iconify-json/openmoji@1.2.29",
+        split="validation",
+        licence="CC-BY-SA-4.0",
+    ),
+    Style(name="twemoji", package="@twemoji/svg@15.0.0", split="test", licence="CC-BY-4.0"),
+    # Twemoji draws no pistol any more, so the unseen pistol comes from a second unseen style.
+    Style(
+        name="emojione-v1",
+        package="@iconify-json/emojione-v1@1.2.3",
+        split="test",
+        licence="CC-BY-SA-4.0",
+    ),
+)
+
+#: Styles whose U+1F52B is a real gun; the others draw a water pistol.
+REAL_PISTOLS = frozenset({"noto-v1", "fxemoji", "emojione", "emojione-v1", "openmoji", "symbola"})
+
+#: The one concept for which the second unseen style is used.
+ONLY_PISTOL = "emojione-v1"
+
+#: Debian's `fonts-symbola` (free for any use): outlines, coloured when they are placed.
+SYMBOLA = Path("/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
+
+#: Debian's `gnome-backgrounds` (CC BY-SA 3.0): never in training, where backgrounds are composed.
+WALLPAPERS = Path("/usr/share/backgrounds/gnome")
+
+#: Names that differ between sets, by code point.
+_OTHER_NAMES = {
+    "1f52b": ("pistol", "water-pistol", "gun"),
+    "1f3b2": ("game-die", "gamedie"),
+    "1f4b5": ("dollar-banknote", "banknotewithdollarsign"),
+    "1f46e": ("police-officer", "policeofficer"),
+    "26bd": ("soccer-ball", "soccerball"),
+    "2708": ("airplane",),
+    "26f5": ("sailboat",),
+    "1f595": ("middle-finger", "reversedhandwithmiddlefingerextended"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawings:
+    """Rasterised drawings: RGBA pixels, and for each its style and its concept (-1: none of ours)."""
+
+    pixels: Pixels
+    style: npt.NDArray[np.int64]
+    concept: npt.NDArray[np.int64]
+
+
+def rasterise(svg: str, side: int = SIDE) -> Pixels:
+    """Return a drawing as RGBA pixels, cut to what is drawn and centred in a square."""
+    image = Image.open(
+        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side * 2, height=side * 2)))
+    )
+    return squared(image.convert("RGBA"), side)
+
+
+def squared(image: Image.Image, side: int = SIDE) -> Pixels:
+    """Return an RGBA image cut to what is drawn, shrunk to `side` and centred."""
+    box = image.getchannel("A").getbbox()
+    image = image.crop(box) if box else image
+    ratio = side / max(image.size)
+    size = (max(1, round(image.width * ratio)), max(1, round(image.height * ratio)))
+    image = image.resize(size, Image.Resampling.LANCZOS)
+    canvas = Image.new("RGBA", (side, side))
+    canvas.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
+    return np.asarray(canvas, np.uint8)
+
+
+def fetch(style: Style, packs: Path) -> Path:
+    """Return a style's npm archive, fetched with ``npm pack`` unless it is in `packs` already."""
+    stem, version = style.package.lstrip("@").replace("/", "-").rsplit("@", 1)
+    archive = packs / f"{stem}-{version}.tgz"
+    if not archive.exists():
+        packs.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "pack", "--silent", style.package]
+        subprocess.run(command, cwd=packs, check=True, capture_output=True)  # noqa: S603 - fixed words
+    return archive
+
+
+def _emoji_names(packs: Path) -> dict[str, str]:
+    """Return the name of each code point, from the one set that lists them."""
+    noto = next(style for style in STYLES if style.name == "noto")
+    with tarfile.open(fetch(noto, packs)) as archive:
+        chars: dict[str, str] = json.load(_member(archive, "package/chars.json"))
+    return {point.replace("-fe0f", ""): name for point, name in chars.items()}
+
+
+def _member(archive: tarfile.TarFile, name: str) -> io.BufferedReader:
+    found = archive.extractfile(name)
+    if found is None:
+        message = f"{archive.name!r} has no {name}: fetch the package again"
+        raise FileNotFoundError(message)
+    return io.BufferedReader(found)  # type: ignore[type-var]
+
+
+def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]:
+    """Return SVG texts by code point, `other:…` for drawings of other things."""
+    with tarfile.open(fetch(style, packs)) as archive:
+        icons = json.load(_member(archive, "package/icons.json"))
+    table, aliases = icons["icons"], icons.get("aliases", {})
+    points = {point for concept in CONCEPTS for point in concept.drawings}
+
+    def svg(name: str) -> str | None:
+        icon = table.get(name) or table.get(aliases.get(name, {}).get("parent", ""))
+        if icon is None:
+            return None
+        width = icon.get("width", icons.get("width", 16))
+        height = icon.get("height", icons.get("height", 16))
+        body = icon["body"]
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{body}</svg>'
+        )
+
+    found: dict[str, str] = {}
+    ours: set[str] = set()
+    for point in points:
+        name = names.get(point, "")
+        for candidate in (name, *_OTHER_NAMES.get(point, ()), name.replace("-", "")):
+            text = svg(candidate) if candidate else None
+            if text:
+                found[point] = text
+                ours.add(candidate)
+                break
+    others = sorted(
+        name
+        for name in table
+        if name not in ours and "skin-tone" not in name and "flag" not in name
+    )
+    for name in others[:: max(1, len(others) // 120)]:
+        text = svg(name)
+        if text and not any(point in names and names[point] == name for point in points):
+            found[f"other:{name}"] = text
+    return found
+
+
+def _twemoji(style: Style, packs: Path) -> dict[str, str]:
+    points = {point for concept in CONCEPTS for point in concept.drawings}
+    with tarfile.open(fetch(style, packs)) as archive:
+        files = {member.name: member for member in archive.getmembers()}
+        return {
+            point: _member(archive, f"package/{point}.svg").read().decode()
+            for point in sorted(points)
+            if f"package/{point}.svg" in files
+        }
+
+
+def _symbola() -> Iterator[tuple[str, Pixels]]:
+    font = ImageFont.truetype(str(SYMBOLA), 160)
+    for point in sorted({point for concept in CONCEPTS for point in concept.drawings}):
+        mask = font.getmask(chr(int(point, 16)), mode="L")
+        if mask.size[0] == 0:
+            continue
+        canvas = Image.new("RGBA", (260, 260), (0, 0, 0, 0))
+        ImageDraw.Draw(canvas).text((30, 20), chr(int(point, 16)), font=font, fill=(0, 0, 0, 255))
+        yield point, squared(canvas)
+
+
+def concept_of(point: str, style: str) -> int:
+    """Return which concept a code point shows in a style, -1 for none of ours."""
+    if point == "1f52b":
+        wanted = "pistol" if style in REAL_PISTOLS else "water pistol"
+        return next(index for index, concept in enumerate(CONCEPTS) if concept.name == wanted)
+    for index, concept in enumerate(CONCEPTS):
+        if point in concept.drawings:
+            return index
+    return -1
+
+
+def build(packs: Path, folder: Path = FOLDER) -> Path:
+    """Rasterise every drawing and wallpaper into `folder` and return the file of drawings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _emoji_names(packs)
+    pixels: list[Pixels] = []
+    style_of: list[int] = []
+    concepts: list[int] = []
+    for index, style in enumerate(STYLES):
+        svgs = _twemoji(style, packs) if style.name == "twemoji" else _iconify(style, packs, names)
+        for point, svg in track(sorted(svgs.items()), description=style.name):
+            if style.name == ONLY_PISTOL and point != "1f52b":
+                continue
+            try:
+                drawn = rasterise(svg)
+            except (
+                ValueError
+            ) as error:  # a drawing that the renderer cannot read is left out, by name
+                print(f"{style.name} {point}: {error}")  # noqa: T201
+                continue
+            pixels.append(drawn)
+            style_of.append(index)
+            concepts.append(concept_of(point, style.name))
+    if SYMBOLA.exists():
+        for point, drawn in _symbola():
+            pixels.append(drawn)
+            style_of.append(len(STYLES))
+            concepts.append(concept_of(point, "symbola"))
+    else:
+        print("fonts-symbola is absent: one style less")  # noqa: T201
+    path = folder / "drawings.npz"
+    np.savez(path, pixels=np.stack(pixels), style=np.array(style_of), concept=np.array(concepts))
+    papers = list(_wallpapers())
+    np.savez(
+        folder / "wallpapers.npz",
+        pixels=np.stack(papers) if papers else np.zeros((0, 256, 256, 3), np.uint8),
+    )
+    return path
+
+
+def _wallpapers() -> Iterator[Pixels]:
+    for path in sorted(WALLPAPERS.glob("*")):
+        if path.suffix == ".svg":
+            raw = bytes(resvg_py.svg_to_bytes(svg_path=str(path), width=512))
+            image = Image.open(io.BytesIO(raw))
+        elif path.suffix in {".webp", ".jpg", ".png"}:
+            image = Image.open(path)
+        else:
+            continue
+        yield np.asarray(
+            image.convert("RGB").resize((256, 256), Image.Resampling.BICUBIC), np.uint8
+        )
+
+
+def load(folder: Path = FOLDER) -> Drawings:
+    """Return the rasterised drawings."""
+    path = folder / "drawings.npz"
+    if not path.exists():
+        message = f"{path} is missing: run `python -m workers.mini.material` first"
+        raise FileNotFoundError(message)
+    with np.load(path) as kept:
+        return Drawings(pixels=kept["pixels"], style=kept["style"], concept=kept["concept"])
+
+
+def main() -> None:
+    """Fetch and rasterise the material."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--packs", type=Path, default=FOLDER / "packs", help="folder of npm archives"
+    )
+    arguments = parser.parse_args()
+    print(build(arguments.packs))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
