@@ -1,0 +1,164 @@
+"""What a score means: calibrations are read from files and applied here; they are fitted in `fitting`.
+
+Pure but for reading the folder. A calibration belongs to one question (by the digest of its wording) and one
+classifier digest, and to nothing else.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.decide import Answer
+from pipeline.messages import Calibration as Freshness
+from pipeline.messages import Time
+from policies.question import Question
+from workers.classifier import Classification
+
+#: A calibration older than this is stale: what people upload drifts.
+MAX_AGE = timedelta(days=180)
+
+
+class CalibrationError(Exception):
+    """Raised when calibration files cannot be used; the message names file and remedy."""
+
+
+class Curve(BaseModel):
+    """A piecewise linear map from score (log-odds) to probability, flat beyond its ends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scores: Annotated[tuple[float, ...], Field(min_length=1)]
+    probabilities: Annotated[tuple[float, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if len(self.scores) != len(self.probabilities):
+            raise ValueError("scores and probabilities differ in length")
+        if any(b <= a for a, b in zip(self.scores, self.scores[1:], strict=False)):
+            raise ValueError("scores must rise")
+        if not all(0 <= p <= 1 for p in self.probabilities):
+            raise ValueError("probabilities lie between 0 and 1")
+        return self
+
+    def at(self, score: float) -> float:
+        """Return the probability at this score."""
+        right = bisect_right(self.scores, score)
+        if right == 0:
+            return self.probabilities[0]
+        if right == len(self.scores):
+            return self.probabilities[-1]
+        x0, x1 = self.scores[right - 1], self.scores[right]
+        y0, y1 = self.probabilities[right - 1], self.probabilities[right]
+        return y0 + (y1 - y0) * (score - x0) / (x1 - x0)
+
+
+class Labels(BaseModel):
+    """What a calibration was fitted on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    violates: Annotated[int, Field(ge=0)]
+    allowed: Annotated[int, Field(ge=0)]
+    source: str = ""
+
+
+class Calibration(BaseModel):
+    """One calibration file: what the scores of one classifier mean for one question."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    question_digest: str
+    policy_version: Annotated[int, Field(ge=1)]
+    classifier: str
+    method: Literal["default", "temperature", "platt", "beta", "isotonic", "venn_abers"]
+    curve: Curve
+    low: Curve
+    high: Curve
+    labels: Labels
+    log_loss: float | None = None
+    ece: float | None = None
+    fitted_at: Time
+
+    @property
+    def file_name(self) -> str:
+        """Return the name that this calibration's file has: one a question and classifier digest."""
+        model = self.classifier.removeprefix("sha256:")[:12]
+        return f"{self.question.replace('/', '.')}-{model}.json"
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """All calibrations of one folder; `drifting` names questions whose drift alarm is on."""
+
+    by_key: Mapping[tuple[str, str], Calibration] = field(default_factory=dict)
+    drifting: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, calibrations: Sequence[Calibration], *, drifting: frozenset[str] = frozenset()
+    ) -> Self:
+        """Return these calibrations, found by question id and classifier digest."""
+        return cls({(c.question, c.classifier): c for c in calibrations}, drifting)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the calibrations in a folder; a folder that does not exist holds none.
+
+        Raises:
+            CalibrationError: a file is not a calibration.
+        """
+        found = []
+        for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+            try:
+                found.append(Calibration.model_validate_json(path.read_bytes()))
+            except (ValidationError, OSError) as error:
+                raise CalibrationError(
+                    f"{path}: not a calibration: {error}; remove it or run `weir calibrate` again"
+                ) from error
+        return cls.of(found)
+
+    def answer(
+        self, question: Question, classification: Classification, classifier: str, *, now: datetime
+    ) -> Answer:
+        """Return what the classification means, marked `fresh`, `stale` or `none`."""
+        score = classification.score
+        calibration = self.by_key.get((question.id, classifier))
+        freshness: Freshness
+        interval: tuple[float, float] | None
+        if calibration is None:
+            probability, interval, freshness = logistic(score), None, "none"
+        else:
+            probability = calibration.curve.at(score)
+            low, high = calibration.low.at(score), calibration.high.at(score)
+            interval = (min(low, probability), max(high, probability))
+            current = (
+                calibration.question_digest == question.digest
+                and now - calibration.fitted_at <= MAX_AGE
+                and question.id not in self.drifting
+            )
+            freshness = "fresh" if current else "stale"
+        return Answer(
+            question=question.id,
+            score=score,
+            probability=probability,
+            calibration=freshness,
+            answered_by=classifier,
+            interval=interval,
+            media=classification.media,
+            time_s=classification.time_s,
+        )
+
+
+def logistic(score: float) -> float:
+    """Return the probability that a log-odds stands for."""
+    if score >= 0:
+        return 1 / (1 + math.exp(-min(score, 700)))
+    odds = math.exp(max(score, -700))
+    return odds / (1 + odds)
