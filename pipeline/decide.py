@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.messages import (
     Calibration,
@@ -81,7 +81,8 @@ def decide(
 
     `uncovered` names the policies that no configured classifier can judge.
     """
-    by_question = {answer.question: answer for answer in answers}
+    # A score that is no number is no answer.
+    by_question = {a.question: a for a in answers if 0.0 <= a.probability <= 1.0}
     context = event.context.values()
     asked = tuple(questions_for(event, policies, uncovered=uncovered))
     live = [(p, q) for p, q in asked if p.status is Status.LIVE]
@@ -95,6 +96,7 @@ def decide(
         )
         regional[region] = _strictest(there, silent)
     action = _strictest(everywhere, silent)
+    led = {judgement.question.id: judgement for judgement in everywhere}
     return Decision(
         decision_id=origin.decision_id,
         source=origin.source,
@@ -109,7 +111,7 @@ def decide(
         regional={region: there for region, there in regional.items() if there is not action},
         review=_ticket(everywhere, silent, event, now),
         findings=tuple(
-            _finding(policy, question, by_question[question.id], context)
+            _finding(policy, question, by_question[question.id], context, led.get(question.id))
             for policy, question in asked
             if question.id in by_question
         ),
@@ -309,7 +311,11 @@ def _priority(probability: float, severity: Severity, reach: float) -> float:
 
 
 def _finding(
-    policy: Policy, question: Question, answer: Answer, context: Mapping[str, Any]
+    policy: Policy,
+    question: Question,
+    answer: Answer,
+    context: Mapping[str, Any],
+    judgement: Judgement | None,
 ) -> Finding:
     seen = () if answer.media is None else (Evidence(media=answer.media, time_s=answer.time_s),)
     return Finding(
@@ -326,7 +332,14 @@ def _finding(
         calibration=answer.calibration,
         answered_by=answer.answered_by,
         evidence=seen,
+        outcome=_outcome(judgement),
     )
+
+
+def _outcome(judgement: Judgement | None) -> Literal["none", "review", "acted"]:
+    if judgement is not None and judgement.acts:
+        return "acted"
+    return "review" if judgement is not None and judgement.review is not None else "none"
 
 
 def _leading(judgements: Iterable[Judgement]) -> Judgement | None:

@@ -154,6 +154,8 @@ class Finding(_Own):
     answered_by: str
     rationale: Rationale | None = None
     evidence: tuple[Evidence, ...] = ()
+    #: What this finding led to everywhere; a region's own rule may lead to more.
+    outcome: Literal["none", "review", "acted"] = "none"
 
 
 ReviewReason = Literal[
