@@ -62,6 +62,12 @@ STYLES: tuple[Style, ...] = (
     Style(
         name="emojione", package="@iconify-json/emojione@1.2.3", split="train", licence="CC-BY-4.0"
     ),
+    Style(name="streamline", package="@iconify-json/streamline-emojis@1.2.4", split="train", licence="CC-BY-4.0"),
+    Style(
+        name="high-contrast", package="@iconify-json/fluent-emoji-high-contrast@1.2.6", split="train", licence="MIT"
+    ),
+    Style(name="monotone", package="@iconify-json/emojione-monotone@1.2.1", split="train", licence="CC-BY-4.0"),
+    Style(name="game-icons", package="@iconify-json/game-icons@1.2.4", split="train", licence="CC-BY-3.0"),
     Style(
         name="openmoji",
         package="@iconify-json/openmoji@1.2.29",
@@ -79,7 +85,12 @@ STYLES: tuple[Style, ...] = (
 )
 
 #: Styles whose U+1F52B is a real gun; the others draw a water pistol.
-REAL_PISTOLS = frozenset({"noto-v1", "fxemoji", "emojione", "emojione-v1", "openmoji", "symbola"})
+REAL_PISTOLS = frozenset(
+    {"noto-v1", "fxemoji", "emojione", "emojione-v1", "symbola", "streamline", "monotone", "game-icons"}
+)
+
+#: Styles of one colour, which is chosen when a drawing is placed.
+ONE_COLOUR = frozenset({"high-contrast", "monotone", "game-icons", "symbola"})
 
 #: The one concept for which the second unseen style is used.
 ONLY_PISTOL = "emojione-v1"
@@ -90,16 +101,68 @@ SYMBOLA = Path("/usr/share/fonts/truetype/ancient-scripts/Symbola_hint.ttf")
 #: Debian's `gnome-backgrounds` (CC BY-SA 3.0): never in training, where backgrounds are composed.
 WALLPAPERS = Path("/usr/share/backgrounds/gnome")
 
-#: Names that differ between sets, by code point.
-_OTHER_NAMES = {
-    "1f52b": ("pistol", "water-pistol", "gun"),
-    "1f3b2": ("game-die", "gamedie"),
-    "1f4b5": ("dollar-banknote", "banknotewithdollarsign"),
-    "1f46e": ("police-officer", "policeofficer"),
+#: Names that differ between sets, by code point; every one that a set has is taken.
+_OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    "1f5e1": ("daggerknife", "broad-dagger", "plain-dagger", "diving-dagger", "bowie-knife", "sacrificial-dagger"),
+    "2694": ("crossed-swords", "ancient-sword", "broadsword", "two-handed-sword", "swords-emblem"),
+    "1f4a3": ("rolling-bomb", "sparky-bomb", "time-bomb"),
+    "1f9e8": ("dynamite", "time-dynamite"),
+    "1fa93": ("battle-axe", "war-axe", "stone-axe", "fire-axe", "wood-axe", "sharp-axe"),
+    "1f3f9": ("bow-arrow", "pocket-bow"),
+    "1f52a": ("meat-cleaver", "chef-knife", "kitchen-knives"),
+    "1f33f": ("three-leaves", "vine-leaf", "herbs-bundle"),
+    "1f344": ("grass-mushroom", "spotted-mushroom", "super-mushroom"),
+    "1f37a": ("beer-stein",),
+    "1f377": ("wine-glass",),
+    "1f378": ("martini", "cocktail"),
+    "1f37e": ("champagne-cork", "champagne-glass-1", "glass-celebration"),
+    "1f376": ("sake-bottle", "sakebottleandcup"),
+    "1f6ac": ("smokingsymbol",),
+    "1f0cf": ("card-joker", "card-ace-spades", "card-king-hearts", "card-random"),
+    "1f4b0": ("money-stack", "swap-bag"),
+    "1f48e": ("cut-diamond", "emerald", "gems"),
+    "1f480": ("death-skull", "skull-crossed-bones", "broken-skull"),
+    "1f4a5": ("bright-explosion", "spiky-explosion", "mine-explosion"),
+    "1f374": ("knife-fork", "forkandknife", "forkknife"),
+    "1f373": ("camp-cooking-pot",),
+    "1f35e": ("sliced-bread", "bread-slice"),
+    "1f34e": ("shiny-apple",),
+    "1f355": ("pizza-slice", "full-pizza", "sliceofpizza", "pizza-1", "pizza-2"),
+    "1f354": ("hamburger-1", "hamburger-2", "hamburger-3"),
+    "1f382": ("birthday-cake-1", "birthday-cake-2", "birthday-cake-3", "cake-slice"),
+    "2615": ("hot-beverage-1", "hot-beverage-2", "coffee-cup"),
+    "1f9f8": ("teddy-bear",),
+    "1f3ae": ("console-controller", "retro-controller"),
+    "1f476": ("baby-1", "baby-2", "baby-3", "baby-face"),
+    "1f436": ("sitting-dog", "jumping-dog"),
+    "1f431": ("cat",),
+    "1f434": ("horse-head",),
+    "1f41f": ("flatfish", "salmon"),
+    "1f697": ("city-car", "race-car"),
+    "1f6b2": ("cycling",),
+    "1f3c0": ("basketball-ball", "basketballandhoop"),
+    "1f3c6": ("trophy-cup",),
+    "1f333": ("beech", "oak"),
+    "1f332": ("pine-tree",),
+    "1f33b": ("sunflower-1", "sunflower-2"),
+    "1f335": ("cactus-1", "cactus-2", "cactus-pot"),
+    "1f528": ("claw-hammer", "flat-hammer"),
+    "2702": ("blackscissors",),
+    "1f4d5": ("book-cover", "white-book", "closed-book"),
+    "1f4f1": ("smartphone", "cellphone"),
+    "1f4bb": ("laptop", "laptop-computer", "personalcomputer"),
+    "1f4a1": ("light-bulb", "bulb"),
+    "1f4f7": ("photo-camera",),
+    "1f451": ("jewel-crown", "queen-crown"),
+    "2764": ("hearts", "glass-heart"),
+    "1f52b": ("pistol", "water-pistol", "pistol-gun", "revolver", "colt-m1911", "desert-eagle", "glock", "luger"),
+    "1f3b2": ("game-die", "gamedie", "game-dice", "rolling-dices", "dice-six-faces-five", "perspective-dice-six-faces-random"),
+    "1f4b5": ("dollar-banknote", "banknotedollar"),
+    "1f46e": ("police-officer", "man-police-officer-1", "man-police-officer-2", "police-officer-head"),
     "26bd": ("soccer-ball", "soccerball"),
     "2708": ("airplane",),
     "26f5": ("sailboat",),
-    "1f595": ("middle-finger", "reversedhandwithmiddlefingerextended"),
+    "1f595": ("middle-finger", "reversehandmiddlefinger"),
 }
 
 
@@ -180,14 +243,13 @@ def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]
 
     found: dict[str, str] = {}
     ours: set[str] = set()
-    for point in points:
+    for point in sorted(points):
         name = names.get(point, "")
-        for candidate in (name, *_OTHER_NAMES.get(point, ()), name.replace("-", "")):
-            text = svg(candidate) if candidate else None
+        for candidate in dict.fromkeys((name, *_OTHER_NAMES.get(point, ()), name.replace("-", ""))):
+            text = svg(candidate) if candidate and candidate not in ours else None
             if text:
-                found[point] = text
+                found[f"{point}:{candidate}"] = text
                 ours.add(candidate)
-                break
     others = sorted(
         name
         for name in table
@@ -213,9 +275,9 @@ def _twemoji(style: Style, packs: Path) -> dict[str, str]:
 
 def _symbola() -> Iterator[tuple[str, Pixels]]:
     font = ImageFont.truetype(str(SYMBOLA), 160)
+    absent = bytes(font.getmask("\U0010fffd", mode="L"))
     for point in sorted({point for concept in CONCEPTS for point in concept.drawings}):
-        mask = font.getmask(chr(int(point, 16)), mode="L")
-        if mask.size[0] == 0:
+        if bytes(font.getmask(chr(int(point, 16)), mode="L")) in {b"", absent}:
             continue
         canvas = Image.new("RGBA", (260, 260), (0, 0, 0, 0))
         ImageDraw.Draw(canvas).text((30, 20), chr(int(point, 16)), font=font, fill=(0, 0, 0, 255))
@@ -243,6 +305,7 @@ def build(packs: Path, folder: Path = FOLDER) -> Path:
     for index, style in enumerate(STYLES):
         svgs = _twemoji(style, packs) if style.name == "twemoji" else _iconify(style, packs, names)
         for point, svg in track(sorted(svgs.items()), description=style.name):
+            point = point.partition(":")[0]  # noqa: PLW2901 - the drawing's own name is no longer needed
             if style.name == ONLY_PISTOL and point != "1f52b":
                 continue
             try:
