@@ -1,0 +1,1 @@
+"""The embedded stack: a broker, Redis, a media folder and Ray on one machine."""
