@@ -228,11 +228,22 @@ class Decision(_Own):
     supersedes: str | None = None
 
 
+class Appeal(_Door):
+    """An author's objection to a decision; somebody who did not make that decision looks again."""
+
+    appeal_id: Id
+    decision_id: Id
+    content_id: Id
+    text: str = ""
+    occurred_at: Time | None = None
+
+
 class Ticket(_Own):
     """A decision that a person must see, or that supersedes another, with its event."""
 
     decision: Decision
     event: UploadEvent
+    appeal: Appeal | None = None
 
 
 class VerdictAnswer(_Door):
@@ -263,6 +274,25 @@ class Verdict(_Door):
     revealed_s: float | None = None
     decided_at: Time
     withdraws: str | None = None
+
+
+class ReviewEvent(_Door):
+    """What a person did to a review job besides claiming, renewing and its verdict."""
+
+    event_id: Id
+    kind: (
+        str  # moved, skipped, released, escalated, noted, revealed; an unknown one changes nothing
+    )
+    job_id: Id
+    decision_id: Id
+    by: Id
+    at: Time
+    lease: int | None = None  # None: done without holding the job, as a lead may
+    queue: str | None = None  # moved, escalated: where the job goes
+    reason: str | None = None
+    note: str = ""
+    seconds: float | None = None  # revealed: how long the media were seen clearly
+    weight: int | None = None  # revealed: the weight of the severity of what was seen
 
 
 def text_digest(text: str) -> str | None:
