@@ -34,12 +34,16 @@ class Kafka(_Section):
     password: SecretStr | None = None
     ca_file: Path | None = None
     group: str = "weir"
+    #: Put before every topic's and group's name; what is inside the records leaves it out.
+    topic_prefix: str = ""
     #: True on every real broker; False on the embedded one, which has no transactions.
     transactions: bool = True
     partitions: Annotated[int, Field(ge=1)] = 12
     replication: Annotated[int, Field(ge=1)] = 1
     session_s: Annotated[float, Field(gt=0)] = 45.0
     max_in_flight: Annotated[int, Field(ge=1)] = 512
+    #: A commit that takes longer ends the process: its successor finds out what became of it.
+    commit_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     #: How long kept decisions, verdicts, tickets and reviews are readable.
     retention_days: Annotated[int, Field(ge=1)] = 90
 
@@ -107,6 +111,15 @@ class ClassifierSettings(_Section):
     rationales: bool = True
 
 
+class Stream(_Section):
+    """How the upload consumer works."""
+
+    #: How long a decision waits for its rationale before it goes without.
+    rationale_wait_s: Annotated[float, Field(ge=0)] = 20.0
+    #: How often an upload whose media or classifier were away is scored again before a person looks at it.
+    max_rescores: Annotated[int, Field(ge=1)] = 5
+
+
 class Telemetry(_Section):
     """Logs and metrics."""
 
@@ -135,6 +148,7 @@ class Settings(BaseSettings):
     store: Store = Store()
     media: Media = Media()
     pool: PoolSettings = PoolSettings()
+    stream: Stream = Stream()
     telemetry: Telemetry = Telemetry()
     classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
 

@@ -1,0 +1,17 @@
+"""Errors of the pipeline's floor, named by their remedy."""
+
+
+class PipelineError(Exception):
+    """Raised when the pipeline cannot go on as it is."""
+
+
+class AbortedError(PipelineError):
+    """Raised when nothing was committed and trying again may help: rewind, wait a little, go on."""
+
+
+class FencedError(PipelineError):
+    """Raised when another process has this process's instance name: stop, and give each its own name."""
+
+
+class KafkaError(PipelineError):
+    """Raised when Kafka cannot be used as configured; the message says what to do."""

@@ -1,0 +1,578 @@
+"""Kafka through kafka-python: the one file that imports it.
+
+`Member` is a group member whose reads and writes commit together; `Producer` only writes; `read` goes through a topic
+from its beginning to its end; `Topics` makes and checks topics. Topic names are given and returned without the
+configured prefix.
+
+kafka-python 3.0.12 has three faults that lose or double records; each is mended here and has a test of its own
+(tests/pipeline/test_kafka.py):
+
+1. Offsets that the broker refused stay in the producer's transaction manager and go out with the *next* transaction,
+   for partitions that another member may own by then. So a producer never outlives a transaction that failed.
+2. A member that was expelled while it was joining keeps its old partitions with their old positions, and its assignor
+   goes on claiming them, so that two members get one partition. So a lost membership forgets them at once.
+3. `group_metadata()` names a new generation as soon as the broker has answered the join, before the partitions of that
+   generation are known, so that old work would commit under the new generation. So the snapshot is taken right after
+   a poll, and only while the group is stable.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as client_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
+
+from pipeline.config import Kafka
+from pipeline.errors import AbortedError, FencedError, KafkaError
+from pipeline.records import Mark, Outgoing, Partition, Polled, Record
+
+#: The API version that librdkafka's in-process broker speaks with this client.
+_EMBEDDED_API: Final = (2, 0)
+#: Short, because every transaction waits for one such pause after its commit.
+_RETRY_BACKOFF_MS: Final = 10
+#: Longest record that we ever send, framing included; topics allow a little less.
+_MAX_REQUEST_BYTES: Final = 4_000_000
+#: Decisions take some 5 kB each: batches of the default 16 kB would hold three.
+_BATCH_BYTES: Final = 256_000
+#: How long the broker keeps an unfinished transaction of a process that died and never came back.
+_TRANSACTION_TIMEOUT_S: Final = 30.0
+#: How long one network call may take before trying again.
+_CALL_TIMEOUT_S: Final = 15.0
+
+# The client logs every retry as a warning of its own; what matters reaches us as an exception.
+logging.getLogger("kafka").setLevel(logging.ERROR)
+
+
+class Member:
+    """A group member that reads committed records and commits what follows from them together with their offsets."""
+
+    def __init__(
+        self, settings: Kafka, topics: Sequence[str], *, group: str, instance: str
+    ) -> None:
+        self._settings = settings
+        self._group = f"{settings.topic_prefix}{group}"
+        self._name = f"{self._group}.{instance}"
+        self._events = _Events()
+        self._producer: KafkaProducer | None = self._fresh_producer()
+        self._consumer = _joined_consumer(settings, topics, self._group, instance, self._events)
+        self._membership: ConsumerGroupMetadata | None = None
+        self._held: frozenset[Partition] = frozenset()
+        self._paused: frozenset[Partition] = frozenset()
+
+    def poll(self, *, timeout_s: float, max_records: int) -> Polled:
+        """Return new records, and the partitions that were taken away since the last poll."""
+        # A membership that was read before this poll must not fence work that is read by it.
+        self._membership = None
+        found = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        self._membership = self._snapshot()
+        held = frozenset(self._ours(tp) for tp in self._consumer.assignment())
+        dropped = frozenset(self._ours(tp) for tp in self._events.take()) | (self._held - held)
+        self._held = held
+        if dropped and self._paused:
+            self._apply_pause(self._paused & held)
+        records = [self._record(raw) for tp, raws in found.items() for raw in raws]
+        return Polled(records=records, dropped=dropped)
+
+    def may_commit(self) -> bool:
+        """Return whether a transaction may begin: the group has settled and its partitions are known."""
+        return self._membership is not None
+
+    def commit(self, outgoing: Sequence[Outgoing], marks: Mapping[Partition, Mark]) -> None:
+        """Write the records and commit the positions, all or nothing where the broker has transactions.
+
+        1. Refuse without a settled membership: the broker does not fence a generation below 1 or an empty member id.
+        2. Begin; send every record.
+        3. Flush; look at every record's future.
+        4. Send the offsets with the membership as it was right after the last poll.
+        5. Commit. A producer whose transaction failed anywhere is thrown away: closing the door on whatever it
+           kept, and aborting at the broker when its successor takes over the transactional id.
+
+        Without transactions: send, flush, look at every future, commit the offsets.
+
+        Raises:
+            AbortedError: nothing was committed (without transactions: perhaps some records, never the positions).
+            FencedError: another process goes by this one's name.
+        """
+        if self._membership is None:
+            raise AbortedError(
+                "the group is settling; nothing can be committed before the next poll"
+            )
+        offsets = {
+            self._theirs(partition): OffsetAndMetadata(mark.offset, mark.note, -1)
+            for partition, mark in marks.items()
+        }
+        producer = self._usable_producer()
+        try:
+            if self._settings.transactions:
+                producer.begin_transaction()
+            futures = [_send(producer, self._settings, record) for record in outgoing]
+            producer.flush(timeout=self._settings.commit_timeout_s)
+            for future in futures:
+                future.get(timeout=0)
+            self._finish(producer, offsets)
+        except client_errors.KafkaError as error:
+            self._producer = None
+            _close_producer(producer)
+            if _fenced(error, producer):
+                raise FencedError(
+                    f"another process runs as {self._name}: give each process its own WEIR_INSTANCE"
+                ) from error
+            raise AbortedError(f"not committed: {type(error).__name__}: {error}") from error
+
+    def rewind(self) -> None:
+        """Go back to the committed position of every partition that is held.
+
+        Raises:
+            AbortedError: the positions could not be read.
+        """
+        held = [self._theirs(partition) for partition in self._held]
+        marks = self.committed(self._held)
+        for tp in held:
+            mark = marks.get(self._ours(tp))
+            # It may have been taken away meanwhile: then its next owner reads from the committed position.
+            with suppress(
+                AssertionError, client_errors.IllegalStateError, client_errors.KafkaError
+            ):
+                if mark is None:
+                    self._consumer.seek_to_beginning(tp)
+                else:
+                    self._consumer.seek(tp, mark.offset)
+
+    def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Mark]:
+        """Return the committed positions of these partitions; those without one are left out.
+
+        Raises:
+            AbortedError: they could not be read in time.
+        """
+        if not partitions:
+            return {}
+        marks = {}
+        for partition in partitions:
+            try:
+                found = self._consumer.committed(
+                    self._theirs(partition), metadata=True, timeout_ms=int(_CALL_TIMEOUT_S * 1000)
+                )
+            except client_errors.KafkaError as error:
+                raise AbortedError(
+                    f"the committed position of {partition} cannot be read: {error}"
+                ) from error
+            if found is not None and found.offset >= 0:
+                marks[partition] = Mark(offset=found.offset, note=found.metadata or "")
+        return marks
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        """Read nothing from these partitions until they are resumed, and from all others again."""
+        wanted = frozenset(partitions) & self._held
+        if wanted != self._paused:
+            self._apply_pause(wanted)
+
+    def held(self) -> frozenset[Partition]:
+        """Return the partitions that this member holds."""
+        return self._held
+
+    def close(self) -> None:
+        """Let go of the connection; what was not committed is read again by whoever comes next."""
+        if self._producer is not None:
+            _close_producer(self._producer)
+        with suppress(client_errors.KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=2000)
+
+    def _finish(
+        self, producer: KafkaProducer, offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    ) -> None:
+        if self._settings.transactions:
+            if offsets:
+                producer.send_offsets_to_transaction(offsets, self._membership)
+            producer.commit_transaction()
+        elif offsets:
+            self._consumer.commit(offsets, timeout_ms=int(self._settings.commit_timeout_s * 1000))
+
+    def _snapshot(self) -> ConsumerGroupMetadata | None:
+        metadata = self._consumer.group_metadata()
+        settled = (
+            metadata.state == MemberState.STABLE
+            and metadata.generation_id >= 1
+            and bool(metadata.member_id)
+        )
+        return metadata if settled else None
+
+    def _fresh_producer(self) -> KafkaProducer:
+        settings = self._settings
+        options = _producer_options(settings)
+        if settings.transactions:
+            options |= {
+                "transactional_id": self._name,
+                "transaction_timeout_ms": int(_TRANSACTION_TIMEOUT_S * 1000),
+            }
+        producer = _reached(settings, lambda: KafkaProducer(**options))
+        if settings.transactions:
+            _reached(settings, producer.init_transactions)
+        return producer
+
+    def _usable_producer(self) -> KafkaProducer:
+        if self._producer is None:
+            try:
+                self._producer = self._fresh_producer()
+            except KafkaError as error:
+                raise AbortedError(str(error)) from error
+        return self._producer
+
+    def _apply_pause(self, wanted: frozenset[Partition]) -> None:
+        resume = [self._theirs(p) for p in (self._paused - wanted) & self._held]
+        pause = [self._theirs(p) for p in wanted]
+        # A partition may be taken away at any moment by the client's own thread.
+        with suppress(AssertionError, KeyError, client_errors.IllegalStateError):
+            if resume:
+                self._consumer.resume(*resume)
+            if pause:
+                self._consumer.pause(*pause)
+        self._paused = wanted
+
+    def _record(self, raw: Any) -> Record:
+        return _record(self._settings.topic_prefix, raw)
+
+    def _ours(self, tp: TopicPartition) -> Partition:
+        return Partition(tp.topic.removeprefix(self._settings.topic_prefix), tp.partition)
+
+    def _theirs(self, partition: Partition) -> TopicPartition:
+        return TopicPartition(self._settings.topic_prefix + partition.topic, partition.number)
+
+
+class Producer:
+    """Writes records without a group; each call returns when the broker has them."""
+
+    def __init__(self, settings: Kafka) -> None:
+        self._settings = settings
+        self._producer = _reached(settings, lambda: KafkaProducer(**_producer_options(settings)))
+
+    def send(self, records: Sequence[Outgoing]) -> list[Partition]:
+        """Write the records and return the partition of each.
+
+        Raises:
+            KafkaError: a record could not be written.
+        """
+        try:
+            futures = [_send(self._producer, self._settings, record) for record in records]
+            self._producer.flush(timeout=self._settings.commit_timeout_s)
+            placed = [future.get(timeout=0) for future in futures]
+        except client_errors.KafkaError as error:
+            raise KafkaError(f"the records could not be written: {error}") from error
+        prefix = self._settings.topic_prefix
+        return [Partition(at.topic.removeprefix(prefix), at.partition) for at in placed]
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        _close_producer(self._producer)
+
+
+def read(
+    settings: Kafka,
+    topics: Sequence[str],
+    *,
+    follow: bool = False,
+    start: Mapping[Partition, int] | None = None,
+) -> Iterator[Record]:
+    """Yield every committed record of the topics, from the beginning (or `start`) to their present ends.
+
+    With `follow` it never ends, and begins at the present ends where `start` names no offset. Records of one partition
+    come in order.
+
+    Raises:
+        KafkaError: Kafka is out of reach or a topic does not exist.
+    """
+    consumer = _reached(
+        settings,
+        lambda: KafkaConsumer(
+            isolation_level=_isolation(settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_bytes=20_000_000,
+            max_partition_fetch_bytes=4_000_000,
+            allow_auto_create_topics=False,
+            **_connection(settings),
+        ),
+    )
+    try:
+        yield from _read(settings, consumer, topics, follow=follow, start=start or {})
+    except client_errors.KafkaError as error:
+        raise KafkaError(f"reading {', '.join(topics)} failed: {error}") from error
+    finally:
+        consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def _read(
+    settings: Kafka,
+    consumer: KafkaConsumer,
+    topics: Sequence[str],
+    *,
+    follow: bool,
+    start: Mapping[Partition, int],
+) -> Iterator[Record]:
+    partitions = []
+    for topic in topics:
+        numbers = consumer.partitions_for_topic(settings.topic_prefix + topic)
+        if not numbers:
+            raise KafkaError(
+                f"the topic {settings.topic_prefix}{topic} does not exist: run `weir topics create`"
+            )
+        partitions += [
+            TopicPartition(settings.topic_prefix + topic, number) for number in sorted(numbers)
+        ]
+    consumer.assign(partitions)
+    ends = consumer.end_offsets(partitions)
+    for tp in partitions:
+        offset = start.get(Partition(tp.topic.removeprefix(settings.topic_prefix), tp.partition))
+        if offset is not None:
+            consumer.seek(tp, offset)
+        elif follow:
+            consumer.seek(tp, ends[tp])
+        else:
+            consumer.seek_to_beginning(tp)
+    while follow or any(consumer.position(tp) < ends[tp] for tp in partitions):
+        for raws in consumer.poll(timeout_ms=200, max_records=1000).values():
+            for raw in raws:
+                tp = TopicPartition(raw.topic, raw.partition)
+                if follow or raw.offset < ends[tp]:
+                    yield _record(settings.topic_prefix, raw)
+
+
+class Topics:
+    """Makes topics and says what they are like."""
+
+    def __init__(self, settings: Kafka) -> None:
+        self._settings = settings
+        self._admin = _reached(settings, lambda: KafkaAdminClient(**_connection(settings)))
+
+    def create(
+        self, topics: Mapping[str, Mapping[str, str]], *, partitions: Mapping[str, int]
+    ) -> list[str]:
+        """Make those topics that do not exist, with these settings; return the names of those made.
+
+        Raises:
+            KafkaError: the broker refused.
+        """
+        missing = {name: options for name, options in topics.items() if name not in self.names()}
+        if not missing:
+            return []
+        plan = {
+            self._settings.topic_prefix + name: {
+                "num_partitions": partitions[name],
+                "replication_factor": self._settings.replication,
+                "configs": dict(options) if self._settings.transactions else {},
+            }
+            for name, options in missing.items()
+        }
+        try:
+            self._admin.create_topics(plan, timeout_ms=int(_CALL_TIMEOUT_S * 1000))
+            self._admin.wait_for_topics(list(plan))
+        except client_errors.TopicAlreadyExistsError:
+            # Somebody else was faster: the others of this call were made all the same.
+            return self.create(topics, partitions=partitions)
+        except client_errors.KafkaError as error:
+            raise KafkaError(f"topics could not be created: {error}") from error
+        return list(missing)
+
+    def names(self) -> frozenset[str]:
+        """Return the names of the topics that exist under the configured prefix."""
+        prefix = self._settings.topic_prefix
+        found = self._asked(self._admin.list_topics)
+        return frozenset(name.removeprefix(prefix) for name in found if name.startswith(prefix))
+
+    def partitions(self, names: Collection[str]) -> dict[str, int]:
+        """Return how many partitions each of these existing topics has."""
+        prefix = self._settings.topic_prefix
+        if not names:
+            return {}
+        found = self._asked(lambda: self._admin.describe_topics([prefix + name for name in names]))
+        return {topic["name"].removeprefix(prefix): len(topic["partitions"]) for topic in found}
+
+    def options(self, names: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return the settings of each of these existing topics."""
+        prefix = self._settings.topic_prefix
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, prefix + name) for name in names]
+        found = self._asked(lambda: self._admin.describe_configs(wanted)) if wanted else {}
+        return _options(prefix, found)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._admin.close()
+
+    def _asked(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except client_errors.KafkaError as error:
+            raise KafkaError(
+                f"Kafka at {self._settings.servers} did not answer: {error}"
+            ) from error
+
+
+class _Events(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Keeps which partitions were taken away; the client calls it from a thread of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gone: set[TopicPartition] = set()
+        self.assignor = CooperativeStickyAssignor()
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        with self._lock:
+            self._gone.update(revoked)
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        self.on_partitions_revoked(lost)
+        # Otherwise the next join would go on claiming what another member may have by now.
+        self.assignor.member_assignment = None
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        del assigned
+
+    def take(self) -> frozenset[TopicPartition]:
+        with self._lock:
+            gone, self._gone = frozenset(self._gone), set()
+        return gone
+
+
+def _joined_consumer(
+    settings: Kafka, topics: Sequence[str], group: str, instance: str, events: _Events
+) -> KafkaConsumer:
+    session_ms = int(settings.session_s * 1000)
+    consumer = _reached(
+        settings,
+        lambda: KafkaConsumer(
+            group_id=group,
+            # The embedded broker knows no static members.
+            group_instance_id=instance if settings.transactions else None,
+            isolation_level=_isolation(settings),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            partition_assignment_strategy=(events.assignor,),
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=min(3000, session_ms // 3),
+            # Longer than any wait between two polls: the longest is a commit, which a watchdog bounds.
+            max_poll_interval_ms=int(max(2 * settings.commit_timeout_s, settings.session_s) * 1000),
+            allow_auto_create_topics=False,
+            **_connection(settings),
+        ),
+    )
+    _forget_when_lost(consumer)
+    consumer.subscribe(topics=[settings.topic_prefix + topic for topic in topics], listener=events)
+    return consumer
+
+
+def _forget_when_lost(consumer: KafkaConsumer) -> None:
+    """Make the client prepare its join anew when it learns in the middle of one that it was expelled.
+
+    The client prepares (and there finds out what was lost) once a join, before it knows the broker's answer. With the
+    flag put back it prepares again, sees a lost generation, forgets the partitions and tells the listener.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 -- there is no other door
+    reset = coordinator.reset_generation
+
+    def reset_and_forget(*args: Any, **kwargs: Any) -> None:
+        reset(*args, **kwargs)
+        coordinator.rejoining = False
+
+    coordinator.reset_generation = reset_and_forget
+
+
+def _connection(settings: Kafka) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.servers.split(","),
+        "client_id": "weir",
+        "security_protocol": settings.security,
+        "retry_backoff_ms": _RETRY_BACKOFF_MS,
+        "bootstrap_timeout_ms": int(_CALL_TIMEOUT_S * 1000),
+    }
+    if settings.ca_file is not None:
+        options["ssl_cafile"] = str(settings.ca_file)
+    if settings.sasl_mechanism is not None:
+        password = settings.password
+        options |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.username,
+            "sasl_plain_password": None if password is None else password.get_secret_value(),
+        }
+    if not settings.transactions:
+        options["api_version"] = _EMBEDDED_API
+    return options
+
+
+def _producer_options(settings: Kafka) -> dict[str, Any]:
+    return _connection(settings) | {
+        "acks": "all",
+        "enable_idempotence": settings.transactions,
+        "max_request_size": _MAX_REQUEST_BYTES,
+        "batch_size": _BATCH_BYTES,
+        "delivery_timeout_ms": int(settings.commit_timeout_s * 1000),
+        "request_timeout_ms": int(min(_CALL_TIMEOUT_S, settings.commit_timeout_s / 2) * 1000),
+        "max_block_ms": int(_CALL_TIMEOUT_S * 1000),
+        "allow_auto_create_topics": False,
+        "metrics_enabled": False,
+    }
+
+
+def _isolation(settings: Kafka) -> str:
+    return "read_committed" if settings.transactions else "read_uncommitted"
+
+
+def _send(producer: KafkaProducer, settings: Kafka, record: Outgoing) -> Any:
+    return producer.send(
+        settings.topic_prefix + record.topic,
+        key=record.key,
+        value=record.value,
+        headers=list(record.headers),
+    )
+
+
+def _fenced(error: client_errors.KafkaError, producer: KafkaProducer) -> bool:
+    manager = producer._transaction_manager  # noqa: SLF001 -- later errors only quote the first one
+    causes = (error, manager.last_error if manager is not None else None)
+    kinds = (client_errors.ProducerFencedError, client_errors.FencedInstanceIdError)
+    return any(isinstance(cause, kinds) for cause in causes)
+
+
+def _close_producer(producer: KafkaProducer) -> None:
+    with suppress(client_errors.KafkaError):
+        producer.close(timeout=0.2)
+    # Closing flushes first, and gives up on the whole when that fails.
+    producer._sender.force_close()  # noqa: SLF001 -- there is no other door
+
+
+def _record(prefix: str, raw: Any) -> Record:
+    return Record(
+        topic=raw.topic.removeprefix(prefix),
+        partition=raw.partition,
+        offset=raw.offset,
+        timestamp_s=raw.timestamp / 1000,
+        key=raw.key,
+        value=raw.value,
+        headers=tuple(raw.headers or ()),
+    )
+
+
+def _options(prefix: str, found: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    return {
+        name.removeprefix(prefix): {key: str(entry["value"]) for key, entry in entries.items()}
+        for entries_by_name in found.values()
+        for name, entries in entries_by_name.items()
+    }
+
+
+def _reached(settings: Kafka, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except (client_errors.KafkaError, OSError, ValueError) as error:
+        secured = settings.security != "PLAINTEXT"
+        hint = (
+            "is it running, and are WEIR_KAFKA_SECURITY, _USERNAME, _PASSWORD and _CA_FILE right (a wrong password looks like this too)?"
+            if secured
+            else "is it running, and is WEIR_KAFKA_SERVERS right?"
+        )
+        raise KafkaError(f"Kafka at {settings.servers} cannot be reached: {error}; {hint}") from error
