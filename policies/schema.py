@@ -6,176 +6,88 @@ Files are YAML 1.2, one policy a file; unknown fields are refused. See README.md
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from string import Formatter
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from policies.bands import Bands, MissRate, Precision
+from policies.context import ContextFile
+from policies.errors import Fault
+from policies.notation import (
+    ClauseId,
+    Language,
+    Region,
+    Share,
+    Slug,
+    Strict,
+    Wording,
+    nearest,
+    refusal,
+)
 from policies.question import Exempt, Forbidden, Part, Question
+from policies.queues import Queue
+from policies.rules import (
+    Action,
+    Audit,
+    Deed,
+    Ground,
+    Limits,
+    RationaleRule,
+    ReviewRule,
+    Rule,
+    Severity,
+    Status,
+    WhenUnavailable,
+    matches,
+)
+
+__all__ = [
+    "Action",
+    "Allowed",
+    "Audit",
+    "Bands",
+    "Clause",
+    "Ground",
+    "Limits",
+    "MissRate",
+    "Override",
+    "Policy",
+    "PolicySet",
+    "Precision",
+    "RationaleRule",
+    "ReviewRule",
+    "Rule",
+    "Severity",
+    "Status",
+    "WhenUnavailable",
+]
 
 
-class Action(StrEnum):
-    """What is in force for an upload, in rising strictness."""
-
-    ALLOW = "allow"
-    RESTRICT = "restrict"
-    HOLD = "hold"
-    REMOVE = "remove"
-
-    @property
-    def rank(self) -> int:
-        """Return the strictness: a larger number is stricter."""
-        return list(Action).index(self)
-
-
-class Severity(StrEnum):
-    """How bad a violation is; the weight is part of a review job's priority."""
-
-    LOW = "low"
-    MEDIUM = "medium"
-    HIGH = "high"
-    CRITICAL = "critical"
-
-    @property
-    def weight(self) -> int:
-        """Return how much one violation counts against another: 1, 3, 10 or 30."""
-        return {"low": 1, "medium": 3, "high": 10, "critical": 30}[self.value]
-
-
-class Status(StrEnum):
-    """Whether a policy is asked, and whether it acts."""
-
-    DRAFT = "draft"
-    SHADOW = "shadow"
-    LIVE = "live"
-
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def parse_duration(value: object) -> object:
-    """Return a timedelta for `90s`, `15m`, `4h` or `2d`.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if isinstance(value, timedelta):
-        return value
-    text = str(value).strip()
-    unit = _UNITS.get(text[-1:])
-    if unit is None or not text[:-1].isdigit():
-        raise ValueError(
-            f"{text!r} is not a duration: write a whole number and s, m, h or d, like 15m"
-        )
-    return timedelta(**{unit: int(text[:-1])})
-
-
-def parse_share(value: object) -> object:
-    """Return a share between 0 and 1 for `5%` or `0.05`.
-
-    Raises:
-        ValueError: it is neither, or out of range.
-    """
-    text = str(value).strip()
-    try:
-        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a share: write 5% or 0.05") from None
-    if not 0 <= share <= 1:
-        raise ValueError(f"{text!r} is out of range: a share lies between 0% and 100%")
-    return share
-
-
-def _slug(value: str) -> str:
-    if not value or not all(c.islower() or c.isdigit() or c in "_-" for c in value):
-        raise ValueError(f"{value!r} is not a name: use small letters, digits, - and _")
-    return value
-
-
-def _identifier(value: str) -> str:
-    if not value.isalnum() or not value.isascii():
-        raise ValueError(f"{value!r} is not a clause id: use letters and digits, like W1")
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-Share = Annotated[float, BeforeValidator(parse_share)]
-Slug = Annotated[str, AfterValidator(_slug)]
-ClauseId = Annotated[str, AfterValidator(_identifier)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Limits(_Strict):
-    """Limits on who sees an upload and how it spreads, beside the action."""
-
-    age: Annotated[int, Field(ge=0, le=21)] | None = None
-    no_recommend: bool = False
-    no_ads: bool = False
-
-
-class Precision(_Strict):
-    """A promise: of what acts by itself, at least this share is right, with this confidence."""
-
-    precision: Annotated[float, Field(gt=0, lt=1)]
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-
-
-class MissRate(_Strict):
-    """A promise: of what violates, at most this share passes unreviewed, with this confidence."""
-
-    miss_rate: Annotated[float, Field(gt=0, lt=1)]
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-
-
-class Bands(_Strict):
-    """Where on the calibrated probability a person looks, and where the policy acts by itself."""
-
-    review: Probability | MissRate | None = None
-    act: Probability | Precision | Literal["never"] | None = None
-    uncalibrated: Literal["act"] | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if (
-            isinstance(self.review, float)
-            and isinstance(self.act, float)
-            and self.act < self.review
-        ):
-            raise ValueError(
-                f"act ({self.act}) lies below review ({self.review}): raise act or lower review"
-            )
-        return self
-
-
-class ReviewRule(_Strict):
-    """Where a person looks at it, what holds meanwhile, and by when."""
-
-    queue: Slug | None = None
-    meanwhile: Action | None = None
-    due: Duration | None = None
-    reviewers: Annotated[int, Field(ge=1, le=2)] | None = None
-    approval: bool | None = None
-
-
-class Clause(_Strict):
+class Clause(Strict):
     """One thing that is forbidden; with rules of its own it is asked by itself."""
 
-    text: Annotated[str, Field(min_length=1)]
-    examples: tuple[str, ...] = ()
+    text: Wording
+    """What is forbidden, as one sentence; it stands in the prompt."""
+    examples: tuple[Wording, ...] = ()
+    """Short examples of it; they stand in the prompt."""
     severity: Severity | None = None
-    action: Action | Literal["label"] | None = None
+    """How bad it is, where that differs from the policy."""
+    action: Deed | None = None
+    """What happens, where that differs from the policy."""
     bands: Bands | None = None
+    """Bands of its own; what they leave out comes from the policy. `act: never` holds in every override."""
     review: ReviewRule | None = None
-    regions: tuple[str, ...] = ()
+    """Where a person looks at it, where that differs from the policy."""
+    regions: tuple[Region, ...] = ()
+    """Regions in which alone it binds; empty: everywhere."""
     label: Slug | None = None
+    """Label when it acts, where that differs from the policy."""
     limits: Limits | None = None
+    """Limits when it acts, where they differ from the policy."""
 
     @property
     def asked_by_itself(self) -> bool:
@@ -184,32 +96,52 @@ class Clause(_Strict):
         return bool(self.regions) or any(value is not None for value in own)
 
 
-class Allowed(_Strict):
+class Allowed(Strict):
     """One carve-out; a clause named in `unless` beats it."""
 
-    text: Annotated[str, Field(min_length=1)]
+    text: Wording
+    """What is allowed all the same; it stands in the prompt."""
     unless: tuple[ClauseId, ...] = ()
+    """Ids of clauses that beat this carve-out."""
 
 
-class Override(_Strict):
+class Override(Strict):
     """Other rules for uploads whose context matches; the first override that matches counts."""
 
     when: Annotated[Mapping[str, Any], Field(min_length=1)]
+    """Keys of the context with the value, or the list of values, that each must have; all must match."""
     bands: Bands | None = None
-    action: Action | Literal["label"] | None = None
+    """Bands in this context; they cannot lift a clause's own `act: never`."""
+    action: Deed | None = None
+    """What happens in this context."""
     severity: Severity | None = None
+    """How bad it is in this context."""
     label: Slug | None = None
+    """Label when it acts in this context."""
     limits: Limits | None = None
+    """Limits when it acts in this context."""
     review: ReviewRule | None = None
+    """Where a person looks at it in this context."""
+
+    @field_validator("when")
+    @classmethod
+    def _plain(cls, when: Mapping[str, Any]) -> Mapping[str, Any]:
+        for key, wanted in when.items():
+            values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
+            if not values:
+                raise refusal(f"{key} has an empty list, so this never matches", "name a value")
+            if not all(isinstance(value, (str, int, float, bool)) for value in values):
+                raise refusal(
+                    f"{key} is no plain value", "write one value, or a list of them like [a, b]"
+                )
+        return when
 
     def matches(self, context: Mapping[str, Any]) -> bool:
         """Return whether every key of `when` stands in the context with that value, or one of a list of values.
 
         Missing context never matches. A context value that is itself a list matches where one member does.
         """
-        return all(
-            key in context and _meets(context[key], wanted) for key, wanted in self.when.items()
-        )
+        return matches(self.when, context)
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -218,81 +150,59 @@ class Override(_Strict):
         return (named,) if isinstance(named, str) else tuple(named)
 
 
-class Audit(_Strict):
-    """Which share of passed and of acted-on decisions a person looks at, to measure what is missed."""
-
-    passed: Share = 0.0
-    acted: Share = 0.0
-
-
-class WhenUnavailable(_Strict):
-    """What happens to an upload that no classifier could judge for a while; it is always scored again."""
-
-    after: Duration = timedelta(minutes=15)
-    action: Action = Action.HOLD
-    then: Literal["rescore", "review"] = "rescore"
-
-
-class RationaleRule(_Strict):
-    """How reasons are written for reviewers."""
-
-    language: str = "en"
-    samples: Annotated[int, Field(ge=1, le=8)] = 1
-
-
-class Ground(_Strict):
-    """The rule or law that a decision rests on, as it is stated to authorities and authors."""
-
-    terms: str | None = None
-    law: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """What a policy (and clause) says for one upload, once clause, override and defaults are merged."""
-
-    severity: Severity
-    action: Action
-    label: str | None
-    limits: Limits
-    review_at: float | MissRate
-    act_at: float | Precision | None  # None: never
-    acts_uncalibrated: bool
-    queue: str
-    meanwhile: Action
-    due: timedelta | None  # None: the queue's own
-    reviewers: int
-    approval: bool
-
-
-class Policy(_Strict):
+class Policy(Strict):
     """One policy file."""
 
     policy: Slug
-    title: str
-    version: Annotated[int, Field(ge=1)]
+    """Name of the policy: that of its file, without .yaml."""
+    title: Wording
+    """Title for people; not in the prompt."""
+    version: Annotated[int, Field(ge=1, strict=True)]
+    """Raised by hand when the meaning changes: older labels then stop counting. Not for typos."""
     status: Status
+    """draft: not asked; shadow: asked and recorded, never acts; live: asked, acts."""
     reads: Annotated[tuple[Part, ...], Field(min_length=1)] = ("image", "caption")
-    languages: tuple[str, ...] = ("en",)
-    definitions: Mapping[str, str] = Field(default_factory=dict)
-    question: Annotated[str, Field(min_length=1)]
+    """What of an upload the policy is about: image, caption, or both."""
+    languages: tuple[Language, ...] = ("en",)
+    """Languages of captions that it is tested for; in others it never acts by itself. Empty: every language."""
+    definitions: Mapping[Wording, Wording] = Field(default_factory=dict)
+    """What words in this policy mean; they stand in the prompt."""
+    question: Wording
+    """The yes/no question as a whole, for the prompt; Yes means that the policy is broken."""
     clauses: Annotated[Mapping[ClauseId, Clause], Field(min_length=1)]
+    """What is forbidden, by the clause's id."""
     allowed: Mapping[ClauseId, Allowed] = Field(default_factory=dict)
+    """Carve-outs: what is allowed all the same, by id."""
     severity: Severity
-    action: Action | Literal["label"]
+    """How bad a violation is: low, medium, high or critical, weighing 1, 3, 10, 30."""
+    action: Deed
+    """What happens when the policy acts: restrict, hold, remove, or label (allow with a label)."""
     label: Slug | None = None
+    """Label that is added to the decision when the policy acts; without it the policy's name."""
     limits: Limits = Limits()
+    """Limits that are added to the decision when the policy acts."""
     rollout: Share = 1.0
+    """Share of content ids on which the policy acts, like 5%."""
     bands: Bands
+    """Where on the calibrated probability a person looks, and where the policy acts by itself."""
     review: ReviewRule
+    """Where a person looks at it, what holds meanwhile, and by when."""
     audit: Audit = Audit()
-    daily_cap: Annotated[int, Field(ge=0)] | None = None
+    """Which share of passed and of acted-on decisions a person looks at."""
+    daily_cap: Annotated[int, Field(ge=0, strict=True)] | None = None
+    """Most automatic actions a day; beyond it a person decides."""
     when_unavailable: WhenUnavailable = WhenUnavailable()
+    """What happens to an upload that no classifier could judge for a while."""
     overrides: tuple[Override, ...] = ()
+    """Other rules by context, from the top; the first that matches counts."""
     ground: Ground = Ground()
-    notice: Mapping[str, str] = Field(default_factory=dict)
+    """The rule or law that a decision rests on."""
+    notice: Mapping[Language, Wording] = Field(default_factory=dict)
+    """Words for the author by language; {clause} stands for the clause's id."""
     rationale: RationaleRule = RationaleRule()
+    """How reasons are written for reviewers."""
     maps_to: Mapping[str, str] = Field(default_factory=dict)
+    """Names of this policy in other systems' taxonomies, like llavaguard: O6."""
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
@@ -329,10 +239,14 @@ class Policy(_Strict):
 
     def rule(self, clause: str | None, context: Mapping[str, Any]) -> Rule:
         """Return what holds for this policy, or for this clause of it, in this context."""
-        override = next((o for o in self.overrides if o.matches(context)), None)
-        layers = [
-            layer for layer in (override, self.clauses[clause] if clause else None, self) if layer
-        ]
+        return self.rule_under(
+            clause, next((o for o in self.overrides if o.matches(context)), None)
+        )
+
+    def rule_under(self, clause: str | None, override: Override | None) -> Rule:
+        """Return what holds for this policy, or for this clause of it, under one override or none."""
+        own = self.clauses[clause] if clause else None
+        layers = [layer for layer in (override, own, self) if layer]
 
         def first(field: str) -> Any:
             return next((v for layer in layers if (v := getattr(layer, field)) is not None), None)
@@ -344,7 +258,9 @@ class Policy(_Strict):
             )
 
         action = first("action")
-        act = inner("bands", "act")
+        # Where an author wrote that a person decides this clause, no context makes it act by itself.
+        forbidden = own is not None and own.bands is not None and own.bands.act == "never"
+        act: Any = "never" if forbidden else inner("bands", "act")
         review = inner("bands", "review")
         return Rule(
             severity=first("severity"),
@@ -374,28 +290,65 @@ class Policy(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for key, allowed in self.allowed.items():
-            for clause in allowed.unless:
-                if clause not in self.clauses:
-                    raise ValueError(
-                        f"allowed.{key}.unless names the clause {clause}, which does not exist"
-                    )
-        if shared := set(self.clauses) & set(self.allowed):
-            raise ValueError(f"{', '.join(sorted(shared))}: a clause and a carve-out share an id")
-        if self.review.queue is None:
-            raise ValueError("review.queue is missing: say in which queue people look at this")
-        if self.bands.review is None:
-            raise ValueError(
-                "bands.review is missing: say from which probability on people look at this"
-            )
+        faults = tuple(self._faults())
+        if faults:
+            words = "; ".join(f"{fault.what}; {fault.remedy}" for fault in faults)
+            raise PydanticCustomError("policy", "{words}", {"words": words, "faults": faults})
         return self
+
+    def _faults(self) -> Iterator[Fault]:
+        for key, allowed in self.allowed.items():
+            for index, clause in enumerate(allowed.unless):
+                if clause not in self.clauses:
+                    meant = nearest(clause, self.clauses) or ", ".join(self.clauses)
+                    yield Fault(
+                        path=("allowed", key, "unless", index),
+                        what=f"there is no clause {clause}",
+                        remedy=f"name a clause of this policy, like {meant}",
+                    )
+            if key in self.clauses:
+                yield Fault(
+                    path=("allowed", key),
+                    what=f"{key} is a clause and a carve-out",
+                    remedy="give the carve-out an id of its own, like A1",
+                )
+        if self.review.queue is None:
+            held = Action.HOLD in {self.action, self.review.meanwhile}
+            yield Fault(
+                path=("review", "queue"),
+                what="what is held has no exit: no queue is named"
+                if held
+                else "no queue is named, so nobody would look at this",
+                remedy="add queue: NAME, one of queues.yaml",
+            )
+        if self.bands.review is None:
+            yield Fault(
+                path=("bands", "review"),
+                what="nothing says from which probability on people look at this",
+                remedy="add review: 0.3 (or another number)",
+            )
+        for language, words in self.notice.items():
+            if unknown := _placeholders(words) - {"clause"}:
+                yield Fault(
+                    path=("notice", language),
+                    what=f"{{{min(unknown)}}} stands for nothing",
+                    remedy="only {clause} is filled in; write braces twice to have them as they are",
+                )
+        if self.policy in {"queues", "context"}:
+            yield Fault(
+                path=("policy",),
+                what=f"{self.policy}.yaml is a file of its own",
+                remedy="give the policy another name",
+            )
 
 
 @dataclass(frozen=True)
 class PolicySet:
-    """All policies of one folder at one moment."""
+    """All policies of one folder at one moment, with the queues and context keys that they speak of."""
 
     policies: tuple[Policy, ...]
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    context: ContextFile = field(default_factory=ContextFile)
 
     @cached_property
     def by_name(self) -> Mapping[str, Policy]:
@@ -403,12 +356,22 @@ class PolicySet:
         return {policy.policy: policy for policy in self.policies}
 
     @cached_property
-    def digest(self) -> str:
-        """`sha256:…` of everything that the policies say, whatever their order and layout."""
-        content = sorted(
+    def content(self) -> dict[str, Any]:
+        """Return everything that the files say as plain values, whatever their order and layout."""
+        policies = sorted(
             (p.model_dump(mode="json") for p in self.policies), key=lambda p: str(p["policy"])
         )
-        text = json.dumps(content, ensure_ascii=False, sort_keys=True)
+        queues = {name: queue.model_dump(mode="json") for name, queue in self.queues.items()}
+        return {
+            "policies": policies,
+            "queues": queues,
+            "context": self.context.model_dump(mode="json"),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:…` of everything that the files say, whatever their order and layout."""
+        text = json.dumps(self.content, ensure_ascii=False, sort_keys=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -425,7 +388,8 @@ class PolicySet:
         return iter(self.policies)
 
 
-def _meets(value: Any, wanted: Any) -> bool:
-    have = value if isinstance(value, (list, tuple)) else [value]
-    want = wanted if isinstance(wanted, (list, tuple)) else [wanted]
-    return any(v == w and isinstance(v, bool) == isinstance(w, bool) for v in have for w in want)
+def _placeholders(words: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in Formatter().parse(words) if name is not None}
+    except ValueError:
+        return {"{"}
