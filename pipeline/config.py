@@ -165,3 +165,8 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         path = os.environ.get("WEIR_CONFIG", "weir.toml")  # noqa: TID251 -- this is the file that may
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
+
+
+def environment() -> dict[str, str]:
+    """Return a copy of the environment, for the programs that we start."""
+    return dict(os.environ)  # noqa: TID251 -- this is the file that may

@@ -1,0 +1,27 @@
+"""Ray of one node, that pipeline processes and commands join by its address."""
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.embedded import processes
+from infra.embedded.ports import free_port
+
+#: Enough for some hundred decoded pictures; Ray would take a third of all memory.
+_OBJECT_STORE_BYTES = 300_000_000
+
+
+def start(*, cpus: int, logs: Path, env: Mapping[str, str]) -> tuple[processes.Part, str, Path]:
+    """Start the head and return it with its address and its folder, which goes when it goes."""
+    # Sockets lie in that folder and their paths must be short, so it is not among our data.
+    folder = Path(tempfile.mkdtemp(prefix="weir-"))
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+        *("--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={cpus}"),
+        *("--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"),
+        f"--object-store-memory={_OBJECT_STORE_BYTES}",
+    ]
+    part = processes.start("ray", command, logs=logs, env=env)
+    return part, f"127.0.0.1:{port}", folder

@@ -1,0 +1,198 @@
+"""The embedded stack: broker, Redis, media folder, Ray, pipeline and console in one process tree.
+
+    python -m infra.stack DATA
+
+`weir up` starts this and reads its standard output: one JSON object a line, `{"part": …, "state": …,
+"detail": …}`, and in the end `{"ready": true, "environment": {…}, …}`. It stops everything on SIGTERM,
+on Ctrl-C, and when its parent dies.
+"""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+from infra.embedded import broker, processes, ray_head, real_kafka, redis_server
+from infra.embedded.ports import free_port, wait_for
+from infra.embedded.processes import Part, PartError
+from pipeline.config import environment
+
+#: How long one part may take until it serves; a model may have to be loaded from a slow disk.
+_PATIENCE_S: Final = 180.0
+#: How long the pipeline may take to finish what it has in hand.
+_GRACE_S: Final = 15.0
+
+
+class Stack:
+    """The parts that run, in the order of their start, and the variables that lead others to them."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.logs = data / "logs"
+        self.base = environment()
+        self.variables: dict[str, str] = {}
+        self._parts: list[Part] = []
+        self._ray_folder: Path | None = None
+
+    def up(self) -> None:
+        """Start every part; those that need nothing of each other start at the same time."""
+        home = self.base.get("KAFKA_HOME")
+        cpus = max(4, os.cpu_count() or 1)
+        ray, ray_address, self._ray_folder = self._add(
+            *ray_head.start(cpus=cpus, logs=self.logs, env=self.base)
+        )
+        if home:
+            kafka, servers = self._add(
+                *real_kafka.start(Path(home), self.data / "kafka", logs=self.logs, env=self.base)
+            )
+        else:
+            kafka, servers = self._add(*broker.start(logs=self.logs, env=self.base))
+        redis, redis_port = self._add(
+            *redis_server.start(
+                self._redis_folder(survives=bool(home)), logs=self.logs, env=self.base
+            )
+        )
+        media = self.data / "media"
+        media.mkdir(exist_ok=True)
+        self.variables |= {
+            "WEIR_KAFKA_SERVERS": servers,
+            "WEIR_KAFKA_TRANSACTIONS": "true" if home else "false",
+            "WEIR_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+            "WEIR_STORE_FOLDER": str(media),
+            "WEIR_POOL_ADDRESS": ray_address,
+        }
+        _say(part="media store", state="ready", detail=str(media))
+        self._await(kafka, servers)
+        self._await(redis, f"127.0.0.1:{redis_port}")
+        self._await(ray, ray_address)
+        if home:
+            self._create_topics()
+        metrics = free_port()
+        self._add(
+            self._weir("pipeline", "run", extra={"WEIR_TELEMETRY_METRICS_PORT": str(metrics)})
+        )
+        self._await(self._parts[-1], f"127.0.0.1:{metrics}")
+        console = self._start_console()
+        self._write_environment()
+        _say(
+            ready=True,
+            environment=self.variables,
+            environment_file=str(self.data / "env"),
+            console=console,
+            logs=str(self.logs),
+        )
+
+    def watch(self) -> None:
+        """Return never, unless a part ends: then raise."""
+        while True:
+            for part in self._parts:
+                if not part.running:
+                    raise PartError(
+                        part.name, f"it ended with status {part.process.returncode}", part.tail()
+                    )
+            time.sleep(0.2)
+
+    def down(self) -> None:
+        """Stop every part in the reverse order of its start, then whatever else is left of them."""
+        (self.data / "env").unlink(missing_ok=True)
+        for part in reversed(self._parts):
+            _say(part=part.name, state="stopping", detail="")
+            part.stop(grace_s=_GRACE_S)
+        processes.end_descendants()
+        if self._ray_folder is not None:
+            shutil.rmtree(self._ray_folder, ignore_errors=True)
+
+    def _add(self, part: Part, *rest: Any) -> Any:
+        self._parts.append(part)
+        _say(part=part.name, state="starting", detail="")
+        return (part, *rest) if rest else part
+
+    def _await(self, part: Part, address: str) -> None:
+        host, port = address.split(",", maxsplit=1)[0].rsplit(":", 1)
+        if not wait_for(host, int(port), timeout_s=_PATIENCE_S, while_true=lambda: part.running):
+            raise PartError(part.name, f"nobody answers at {address}", part.tail())
+        _say(part=part.name, state="ready", detail=address)
+
+    def _weir(self, name: str, *arguments: str, extra: dict[str, str] | None = None) -> Part:
+        command = [sys.executable, "-m", "pipeline", *arguments]
+        env = self.base | self.variables | (extra or {})
+        return processes.start(name, command, logs=self.logs, env=env)
+
+    def _create_topics(self) -> None:
+        part = self._weir("topics", "topics", "create")
+        if part.process.wait(_PATIENCE_S):
+            raise PartError("topics", "they could not be created", part.tail())
+
+    def _start_console(self) -> str | None:
+        if importlib.util.find_spec("dashboards.console") is None:
+            return None
+        port = free_port()
+        command = [sys.executable, "-m", "dashboards.console", "--port", str(port)]
+        env = self.base | self.variables
+        part = self._add(processes.start("console", command, logs=self.logs, env=env))
+        self._await(part, f"127.0.0.1:{port}")
+        return f"http://127.0.0.1:{port}/"
+
+    def _redis_folder(self, *, survives: bool) -> Path:
+        # What the queue knows of a broker that forgets everything must be forgotten with it.
+        folder = self.data / ("redis" if survives else "redis-embedded")
+        if not survives:
+            shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    def _write_environment(self) -> None:
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in self.variables.items()]
+        (self.data / "env").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main(data: Path) -> int:
+    """Run the stack on a folder until a signal, and return the exit status."""
+    processes.die_with_parent(signal.SIGTERM)
+    processes.adopt_orphans()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(0))
+    data.mkdir(parents=True, exist_ok=True)
+    with _only_one(data / "lock"):
+        stack = Stack(data.resolve())
+        try:
+            stack.up()
+            stack.watch()
+        except (PartError, subprocess.TimeoutExpired) as error:
+            _say(failed=str(error))
+            return 1
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            stack.down()
+    return 0
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[IO[str]]:
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(failed=f"another stack runs on {lock.parent}: stop it, or name another folder")
+            sys.exit(1)
+        yield file
+
+
+def _say(**fields: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(fields) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".weir")))

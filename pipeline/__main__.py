@@ -1,0 +1,5 @@
+"""`python -m pipeline` is the command `weir`."""
+
+from pipeline.cli import main
+
+main()
