@@ -6,7 +6,7 @@ class WorkerError(Exception):
 
     def __init__(self, reason: str, detail: str = "", *, media: int | None = None) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        self.reason = str(reason)  # a member of an enumeration becomes the plain word
         self.detail = detail
         self.media = media
 
