@@ -12,6 +12,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -39,8 +40,9 @@ class Stack:
     def __init__(self, data: Path) -> None:
         self.data = data
         self.logs = data / "logs"
-        self.base = environment()
-        self.variables: dict[str, str] = {}
+        # Ray listens on every interface, and whoever reaches it may run programs: so it asks for a token.
+        self.variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self.base = environment() | self.variables
         self._parts: list[Part] = []
         self._ray_folder: Path | None = None
 
@@ -87,7 +89,7 @@ class Stack:
         _say(
             ready=True,
             environment=self.variables,
-            environment_file=str(self.data / "env"),
+            file=str(self.data / "env"),
             console=console,
             logs=str(self.logs),
         )
@@ -152,7 +154,9 @@ class Stack:
 
     def _write_environment(self) -> None:
         lines = [f"export {name}={shlex.quote(value)}" for name, value in self.variables.items()]
-        (self.data / "env").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        file = self.data / "env"
+        file.touch(mode=0o600)
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main(data: Path) -> int:
