@@ -278,11 +278,12 @@ def read(
     *,
     follow: bool = False,
     start: Mapping[Partition, int] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
     """Yield every committed record of the topics, from the beginning (or `start`) to their present ends.
 
-    With `follow` it never ends, and begins at the present ends where `start` names no offset. Records of one partition
-    come in order.
+    With `follow` it ends only when `stop` says so, and begins at the present ends where `start` names no offset.
+    Records of one partition come in order.
 
     Raises:
         KafkaError: Kafka is out of reach or a topic does not exist.
@@ -300,7 +301,7 @@ def read(
         ),
     )
     try:
-        yield from _read(settings, consumer, topics, follow=follow, start=start or {})
+        yield from _read(settings, consumer, topics, follow=follow, start=start or {}, stop=stop)
     except client_errors.KafkaError as error:
         raise KafkaError(f"reading {', '.join(topics)} failed: {error}") from error
     finally:
@@ -314,17 +315,9 @@ def _read(
     *,
     follow: bool,
     start: Mapping[Partition, int],
+    stop: Callable[[], bool],
 ) -> Iterator[Record]:
-    partitions = []
-    for topic in topics:
-        numbers = consumer.partitions_for_topic(settings.topic_prefix + topic)
-        if not numbers:
-            raise KafkaError(
-                f"the topic {settings.topic_prefix}{topic} does not exist: run `weir topics create`"
-            )
-        partitions += [
-            TopicPartition(settings.topic_prefix + topic, number) for number in sorted(numbers)
-        ]
+    partitions = _partitions(settings, consumer, topics)
     consumer.assign(partitions)
     ends = consumer.end_offsets(partitions)
     for tp in partitions:
@@ -335,12 +328,45 @@ def _read(
             consumer.seek(tp, ends[tp])
         else:
             consumer.seek_to_beginning(tp)
-    while follow or any(consumer.position(tp) < ends[tp] for tp in partitions):
+    while not stop() and (follow or any(consumer.position(tp) < ends[tp] for tp in partitions)):
         for raws in consumer.poll(timeout_ms=200, max_records=1000).values():
             for raw in raws:
                 tp = TopicPartition(raw.topic, raw.partition)
                 if follow or raw.offset < ends[tp]:
                     yield _record(settings.topic_prefix, raw)
+
+
+def ends(settings: Kafka, topics: Sequence[str]) -> dict[Partition, int]:
+    """Return the offset of each partition's next record.
+
+    Raises:
+        KafkaError: Kafka is out of reach or a topic does not exist.
+    """
+    consumer = _reached(settings, lambda: KafkaConsumer(**_connection(settings)))
+    try:
+        found = consumer.end_offsets(_partitions(settings, consumer, topics))
+    except client_errors.KafkaError as error:
+        raise KafkaError(f"asking for the ends of {', '.join(topics)} failed: {error}") from error
+    finally:
+        consumer.close(autocommit=False, timeout_ms=1000)
+    prefix = settings.topic_prefix
+    return {Partition(tp.topic.removeprefix(prefix), tp.partition): at for tp, at in found.items()}
+
+
+def _partitions(
+    settings: Kafka, consumer: KafkaConsumer, topics: Sequence[str]
+) -> list[TopicPartition]:
+    partitions = []
+    for topic in topics:
+        numbers = consumer.partitions_for_topic(settings.topic_prefix + topic)
+        if not numbers:
+            raise KafkaError(
+                f"the topic {settings.topic_prefix}{topic} does not exist: run `weir topics create`"
+            )
+        partitions += [
+            TopicPartition(settings.topic_prefix + topic, number) for number in sorted(numbers)
+        ]
+    return partitions
 
 
 class Topics:
@@ -569,10 +595,10 @@ def _reached(settings: Kafka, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except (client_errors.KafkaError, OSError, ValueError) as error:
-        secured = settings.security != "PLAINTEXT"
-        hint = (
-            "is it running, and are WEIR_KAFKA_SECURITY, _USERNAME, _PASSWORD and _CA_FILE right (a wrong password looks like this too)?"
-            if secured
-            else "is it running, and is WEIR_KAFKA_SERVERS right?"
-        )
-        raise KafkaError(f"Kafka at {settings.servers} cannot be reached: {error}; {hint}") from error
+        hint = "is it running, and is WEIR_KAFKA_SERVERS right?"
+        if settings.security != "PLAINTEXT":
+            # To the client a refused password looks like a broker out of reach.
+            hint += " Are WEIR_KAFKA_USERNAME, WEIR_KAFKA_PASSWORD and WEIR_KAFKA_CA_FILE right?"
+        raise KafkaError(
+            f"Kafka at {settings.servers} cannot be reached: {error}; {hint}"
+        ) from error
