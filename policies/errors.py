@@ -19,6 +19,8 @@ class Fault:
     what: str
     remedy: str
     level: Level = "error"
+    #: Whether the field's name is what is wrong, and not its value.
+    at_key: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
