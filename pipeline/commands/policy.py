@@ -1,0 +1,180 @@
+"""`weir policy`: check, show, begin, compare and test policies."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from policies.errors import Problem
+    from policies.schema import PolicySet
+
+EXISTING = click.Path(path_type=Path)
+
+
+def _folder(given: Path | None) -> Path:
+    if given is not None:
+        return given
+    from pipeline.config import Settings
+
+    return Settings().policies
+
+
+def _read(folder: Path) -> "PolicySet":
+    from policies.errors import PolicyError
+    from policies.folder import read_policies
+
+    try:
+        return read_policies(folder)
+    except PolicyError as error:
+        _complain(error.problems)
+        sys.exit(1)
+
+
+def _complain(problems: "Sequence[Problem]") -> None:
+    for problem in problems:
+        place = click.style(f"{problem.file}:{problem.line}:{problem.column}", bold=True)
+        colour = "red" if problem.level == "error" else "yellow"
+        field = f"{problem.field}: " if problem.field else ""
+        click.echo(f"{place}: {click.style(problem.level, fg=colour)}: {field}{problem.what}")
+        click.echo(f"    {problem.remedy}")
+
+
+@click.group()
+def command() -> None:
+    """Check, show, test and compare policies."""
+
+
+@command.command()
+@click.argument("path", type=EXISTING, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
+def lint(path: Path | None, *, as_json: bool) -> None:
+    """Check a folder of policies, or one file, and say what is wrong where and what to do.
+
+    Exits 1 when it finds anything, warnings too.
+    """
+    from policies.folder import inspect
+
+    target = _folder(path)
+    policies, problems = inspect(target)
+    if as_json:
+        click.echo(json.dumps([asdict(problem) for problem in problems], indent=1))
+    else:
+        _complain(problems)
+        if policies is not None and not problems:
+            live = sum(policy.status == "live" for policy in policies)
+            count = len(policies.policies)
+            click.echo(
+                f"{count} policies, {live} of them live, {len(policies.questions)} questions: "
+                f"nothing wrong"
+            )
+        elif problems:
+            errors = sum(problem.level == "error" for problem in problems)
+            click.echo(f"{errors} errors, {len(problems) - errors} warnings")
+    sys.exit(1 if problems else 0)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--folder", type=EXISTING, help="Folder of the policies.")
+@click.option("--prompt", is_flag=True, help="Print what is put to the classifier, word for word.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(name: str, folder: Path | None, *, prompt: bool, as_json: bool) -> None:
+    """Show what a policy says: NAME, the digest of the set in force, or `all` for the whole set."""
+    from policies.account import account
+    from policies.notation import nearest
+
+    policies = _read(_folder(folder))
+    if name in {"all", policies.digest}:
+        click.echo(json.dumps(policies.content, indent=1) if as_json else policies.digest)
+        if not as_json:
+            for policy in policies:
+                click.echo("\n".join(account(policy)))
+        return
+    if name.startswith("sha256:"):
+        click.echo(f"no such set here: the policies in this folder are {policies.digest}", err=True)
+        sys.exit(1)
+    found = policies.by_name.get(name)
+    if found is None:
+        meant = nearest(name, policies.by_name)
+        hint = f"did you mean {meant}?" if meant else f"there are {', '.join(policies.by_name)}"
+        raise click.BadParameter(f"there is no policy {name}: {hint}", param_hint="NAME")
+    if prompt:
+        from workers.prompt import suffix
+
+        if as_json:
+            prompts = [
+                {"question": q.id, "digest": q.digest, "prompt": suffix(q)} for q in found.questions
+            ]
+            click.echo(json.dumps(prompts, indent=1))
+            return
+        for question in found.questions:
+            click.secho(f"# {question.id} {question.digest}", dim=True)
+            click.echo(suffix(question) + "\n")
+    elif as_json:
+        click.echo(found.model_dump_json(indent=1))
+    else:
+        click.echo("\n".join(account(found)))
+
+
+@command.command()
+@click.argument("name")
+@click.option("--folder", type=EXISTING, help="Folder of the policies.")
+def new(name: str, folder: Path | None) -> None:
+    """Begin a policy: write NAME.yaml, a draft that is right as it stands."""
+    from policies.draft import draft
+
+    try:
+        text = draft(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="NAME") from None
+    path = _folder(folder) / f"{name}.yaml"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise click.BadParameter(f"{path} is there already", param_hint="NAME") from None
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
+    click.echo(f"{path}: a draft; write its clauses, then run: weir policy lint {path}")
+
+
+@command.command()
+@click.argument("old", type=EXISTING)
+@click.argument("new", type=EXISTING)
+@click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
+def diff(old: Path, new: Path, *, as_json: bool) -> None:
+    """Say in words what changed in meaning between two files or two folders of policies."""
+    from policies.diff import compare
+
+    changes = compare(_one_or_all(old), _one_or_all(new))
+    if as_json:
+        click.echo(json.dumps([asdict(change) for change in changes], indent=1))
+        return
+    if not changes:
+        click.echo("nothing changed in meaning")
+    last = None
+    for change in changes:
+        if change.policy != last:
+            click.secho(change.policy, bold=True)
+            last = change.policy
+        where = f"{change.where}: " if change.where else ""
+        click.echo(f"  {where}{change.what}")
+        if change.effect:
+            click.secho(f"      {change.effect}", dim=True)
+
+
+def _one_or_all(path: Path) -> "PolicySet":
+    from policies.errors import PolicyError
+    from policies.folder import read_policies, read_policy
+    from policies.schema import PolicySet
+
+    try:
+        return read_policies(path) if path.is_dir() else PolicySet((read_policy(path),))
+    except PolicyError as error:
+        _complain(error.problems)
+        sys.exit(1)
