@@ -18,6 +18,7 @@ from pipeline.decide import Answer
 from pipeline.messages import Calibration as Freshness
 from pipeline.messages import Time
 from policies.question import Question
+from policies.schema import MissRate, Precision
 from workers.classifier import Classification
 
 #: A calibration older than this is stale: what people upload drifts.
@@ -68,6 +69,20 @@ class Labels(BaseModel):
     source: str = ""
 
 
+class Kept(BaseModel):
+    """A promise of a policy's bands, and the threshold that keeps it (None: none does, with these labels)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    promise: Precision | MissRate
+    value: float | None
+    labels: int
+    errors: int
+    bound: float
+    labels_needed: int = 0
+    kind: str = ""
+
+
 class Calibration(BaseModel):
     """One calibration file: what the scores of one classifier mean for one question."""
 
@@ -82,6 +97,7 @@ class Calibration(BaseModel):
     low: Curve
     high: Curve
     labels: Labels
+    kept: tuple[Kept, ...] = ()
     log_loss: float | None = None
     ece: float | None = None
     fitted_at: Time
@@ -118,9 +134,12 @@ class Calibrations:
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
             try:
                 found.append(Calibration.model_validate_json(path.read_bytes()))
-            except (ValidationError, OSError) as error:
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"])
                 raise CalibrationError(
-                    f"{path}: not a calibration: {error}; remove it or run `weir calibrate` again"
+                    f"{path}: not a calibration: {field}: {first['msg']}; "
+                    "remove it or run `weir calibrate` again"
                 ) from error
         return cls.of(found)
 
@@ -132,8 +151,10 @@ class Calibrations:
         calibration = self.by_key.get((question.id, classifier))
         freshness: Freshness
         interval: tuple[float, float] | None
+        thresholds: dict[Precision | MissRate, float | None]
         if calibration is None:
             probability, interval, freshness = logistic(score), None, "none"
+            thresholds = {}
         else:
             probability = calibration.curve.at(score)
             low, high = calibration.low.at(score), calibration.high.at(score)
@@ -144,6 +165,8 @@ class Calibrations:
                 and question.id not in self.drifting
             )
             freshness = "fresh" if current else "stale"
+            # A promise is kept only as long as what it was proven on still holds.
+            thresholds = {k.promise: k.value for k in calibration.kept} if current else {}
         return Answer(
             question=question.id,
             score=score,
@@ -153,6 +176,7 @@ class Calibrations:
             interval=interval,
             media=classification.media,
             time_s=classification.time_s,
+            thresholds=thresholds,
         )
 
 

@@ -5,7 +5,7 @@ The same function serves the live stream, shadows, backtests and tests. It gets 
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -23,7 +23,17 @@ from pipeline.messages import (
     UploadEvent,
 )
 from policies.question import Question
-from policies.schema import Action, Limits, Policy, PolicySet, Rule, Severity, Status
+from policies.schema import (
+    Action,
+    Limits,
+    MissRate,
+    Policy,
+    PolicySet,
+    Precision,
+    Rule,
+    Severity,
+    Status,
+)
 
 #: The queue of uploads that could not be read, or whose reason to hold is no policy's.
 INTAKE = "intake"
@@ -43,6 +53,8 @@ class Answer:
     interval: tuple[float, float] | None = None
     media: int | None = None
     time_s: float | None = None
+    #: The thresholds that keep promises of bands; a promise that is missing, or None, is not kept.
+    thresholds: Mapping[Precision | MissRate, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +180,25 @@ def hold(
     )
 
 
+def for_people(decision: Decision, event: UploadEvent, policies: PolicySet) -> Decision:
+    """Return a decision that has gone unjudged for good with a job for a person, who answers in the model's place."""
+    if decision.review is not None:
+        return decision
+    silent = [policies.by_name[name] for name in decision.unjudged]
+    first = max(silent, key=lambda policy: policy.severity.weight)
+    return decision.model_copy(
+        update={
+            "review": Review(
+                queue=first.review.queue or INTAKE,
+                priority=_priority(1.0, first.severity, event.context.reach),
+                due_at=None if first.review.due is None else decision.decided_at + first.review.due,
+                reason="unavailable",
+                questions=tuple(q.id for policy in silent for q in policy.questions),
+            )
+        }
+    )
+
+
 def questions_for(
     event: UploadEvent, policies: PolicySet, *, uncovered: Collection[str] = ()
 ) -> Iterable[tuple[Policy, Question]]:
@@ -215,10 +246,9 @@ def judge(
 ) -> Judgement:
     """Return what one answered question asks for in this context."""
     rule = policy.rule(question.clause, context)
-    # A promise that no threshold file has turned into a number is not kept: nobody acts on it, everything that
-    # might violate is seen by a person.
-    act_at = rule.act_at if isinstance(rule.act_at, float) else None
-    review_at = rule.review_at if isinstance(rule.review_at, float) else 0.0
+    # A promise that no threshold keeps (yet): nobody acts on it, and a person sees all that might violate.
+    act_at = _threshold(rule.act_at, answer)
+    review_at = _threshold(rule.review_at, answer) or 0.0
     tested = language is None or not policy.languages or language in policy.languages
     may_act = tested and (answer.calibration == "fresh" or rule.acts_uncalibrated)
     probability = answer.probability
@@ -250,6 +280,10 @@ def judge(
         review=None,
         probability=probability,
     )
+
+
+def _threshold(band: float | Precision | MissRate | None, answer: Answer) -> float | None:
+    return answer.thresholds.get(band) if isinstance(band, (Precision, MissRate)) else band
 
 
 def _strictest(judgements: Iterable[Judgement], silent: Iterable[Policy]) -> Action:

@@ -1,0 +1,272 @@
+"""Fits calibrations: which map from score to probability the labels support, and how sure it is.
+
+Candidates grow with the number of labels: temperature and Platt scaling (shrunk to the identity), beta calibration
+(Kull 2017), isotonic regression, Venn-Abers (Vovk 2012). The one with the lowest cross-validated log-loss is
+taken, or a simpler one that is as good.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+from sklearn.isotonic import IsotonicRegression
+
+from pipeline.calibration import Curve
+from pipeline.reliability import Vector, ece, log_loss
+
+Method = Literal["default", "temperature", "platt", "beta", "isotonic", "venn_abers"]
+_Map = Callable[[Vector], Vector]
+
+#: How many labels of the rarer kind a method needs before it is considered, simplest first.
+NEEDS: Final[dict[Method, int]] = {
+    "temperature": 5,
+    "platt": 8,
+    "beta": 60,
+    "isotonic": 250,
+    "venn_abers": 250,
+}
+#: With more labels of the rarer kind Venn-Abers is isotonic regression to three digits, at fifty times the cost.
+_VENN_ABERS_UNTIL: Final = 1000
+#: From here on Platt scaling's shift is worth its label.
+_TEMPERATURE_UNTIL: Final = 12
+#: Points of a stored curve; linear interpolation between them errs by less than 0.002.
+_POINTS = 65
+#: Standard deviations of the priors on log slope and intercept: few labels move the identity little.
+_SLOPE_SD, _SHIFT_SD = 0.7, 2.5
+_CLIP = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A fitted map with its pointwise 95 % interval, and how it was chosen."""
+
+    method: Method
+    curve: Curve
+    low: Curve
+    high: Curve
+    log_loss: float
+    ece: float
+    tried: dict[str, float]
+
+
+def fit(
+    scores: Vector,
+    labels: Vector,
+    weights: Vector | None = None,
+    *,
+    prior: float | None = None,
+    seed: int = 0,
+    draws: int = 60,
+) -> Fit:
+    """Return the calibration that these labels support best.
+
+    Args:
+        scores: log-odds, one a label.
+        labels: 1 where a person said that it violates, else 0.
+        weights: inverse propensities of having been labelled; None where all were.
+        prior: share of violations in the stream, where it differs from that among the labels (after weighting).
+        seed: of the folds and the bootstrap.
+        draws: bootstrap repetitions for the interval.
+    """
+    finite = np.isfinite(scores)
+    scores, labels = scores[finite], labels[finite]
+    w = (
+        np.ones(len(scores))
+        if weights is None
+        else weights[finite] * finite.sum() / weights[finite].sum()
+    )
+    rarer = int(min(labels.sum(), len(labels) - labels.sum()))
+    usable = [method for method, needed in NEEDS.items() if rarer >= needed]
+    # What is too simple for that many labels would give intervals that are narrow and wrong.
+    if rarer >= _TEMPERATURE_UNTIL:
+        usable.remove("temperature")
+    if rarer >= _VENN_ABERS_UNTIL:
+        usable.remove("venn_abers")
+    rng = np.random.default_rng(seed)
+    tried = {m: _cross_validated(m, scores, labels, w, int(rng.integers(2**31))) for m in usable}
+    method: Method = _simplest(tried) if tried else "default"
+    grid = _grid(scores)
+    shift = 0.0 if prior is None or not rarer else _prior_shift(labels, w, prior)
+    main = _moved(_fitted(method, scores, labels, w)(grid), shift)
+    low, high = _interval(method, scores, labels, w, grid, shift, rng, draws)
+    said = np.interp(scores, grid, _fitted(method, scores, labels, w)(grid))
+    return Fit(
+        method=method,
+        curve=_curve(grid, main),
+        low=_curve(grid, np.minimum(low, main)),
+        high=_curve(grid, np.maximum(high, main)),
+        log_loss=float(tried[method][0]) if method in tried else log_loss(said, labels, w),
+        ece=ece(said, labels, w) if len(labels) else float("nan"),
+        tried={name: value for name, (value, _) in tried.items()},
+    )
+
+
+def _simplest(tried: dict[Method, tuple[float, float]]) -> Method:
+    best = min(tried, key=lambda m: tried[m][0])
+    limit = tried[best][0] + tried[best][1]
+    return next(method for method in tried if tried[method][0] <= limit)
+
+
+def _cross_validated(
+    method: Method, scores: Vector, labels: Vector, weights: Vector, seed: int
+) -> tuple[float, float]:
+    """Return the log-loss on held-back folds, and its standard error relative to the fold means."""
+    rng = np.random.default_rng(seed)
+    folds = np.zeros(len(labels), int)
+    for kind in (0, 1):  # stratified, so that no fold lacks a kind
+        where = np.flatnonzero(labels == kind)
+        folds[rng.permutation(where)] = np.arange(len(where)) % 5
+    losses = []
+    for fold in range(5):
+        train, held = folds != fold, folds == fold
+        if not held.any():
+            continue
+        fitted = _fitted(method, scores[train], labels[train], weights[train])
+        losses.append(log_loss(fitted(scores[held]), labels[held], weights[held]))
+    # A tenth of the spread: folds share their difficulty, so their raw spread overstates what the methods differ by.
+    return float(np.mean(losses)), float(np.std(losses) / np.sqrt(len(losses)) / 10)
+
+
+def _fitted(method: Method, scores: Vector, labels: Vector, weights: Vector) -> _Map:
+    if method == "isotonic":
+        return _isotonic(scores, labels, weights)
+    if method == "venn_abers":
+        # One pair of isotonic fits a point: on the curve's own grid, and between its points a line.
+        grid = _grid(scores)
+        merged = _venn_abers(scores, labels, weights, grid)[0]
+        return lambda at: np.interp(at, grid, merged)
+    if method == "beta":
+        return _beta(scores, labels, weights)
+    if method == "default":
+        return lambda at: np.asarray(expit(at))
+    return _logistic(scores, labels, weights, shift=method == "platt")
+
+
+def _logistic(scores: Vector, labels: Vector, weights: Vector, *, shift: bool) -> _Map:
+    """Platt scaling (1999) with his target smoothing, as maximum a posteriori around the identity."""
+    up, down = (weights * labels).sum(), (weights * (1 - labels)).sum()
+    target = np.where(labels == 1, (up + 1) / (up + 2), 1 / (down + 2))
+
+    def loss(theta: Vector) -> float:
+        z = np.exp(theta[0]) * scores + (theta[1] if shift else 0.0)
+        nll = (weights * (np.logaddexp(0, z) - target * z)).sum()
+        return float(nll + (theta[0] / _SLOPE_SD) ** 2 / 2 + (theta[1] / _SHIFT_SD) ** 2 / 2)
+
+    found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-5, 3), (-20, 20)])
+    slope, intercept = float(np.exp(found.x[0])), float(found.x[1]) if shift else 0.0
+    return lambda at: expit(slope * at + intercept)
+
+
+def _beta(scores: Vector, labels: Vector, weights: Vector) -> _Map:
+    """Beta calibration: a logistic map of ln p and -ln(1 - p), both with slopes of at least zero."""
+
+    def features(at: Vector) -> tuple[Vector, Vector]:
+        return -np.logaddexp(0, -at), np.logaddexp(0, at)  # ln p, -ln(1 - p)
+
+    a, b = features(scores)
+
+    def loss(theta: Vector) -> float:
+        z = theta[0] * a + theta[1] * b + theta[2]
+        nll = (weights * (np.logaddexp(0, z) - labels * z)).sum()
+        return float(nll + ((theta[:2] - 1) ** 2).sum() / 2 + (theta[2] / _SHIFT_SD) ** 2 / 2)
+
+    bounds = [(0, 20), (0, 20), (-20, 20)]
+    found = minimize(loss, np.array([1.0, 1.0, 0.0]), method="L-BFGS-B", bounds=bounds).x
+
+    def at_scores(at: Vector) -> Vector:
+        up, down = features(at)
+        return np.asarray(expit(found[0] * up + found[1] * down + found[2]))
+
+    return at_scores
+
+
+def _isotonic(scores: Vector, labels: Vector, weights: Vector) -> _Map:
+    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+    # Rule of succession at both ends: no number of labels proves that something never happens.
+    ends = np.array([scores.min() - 1e-9, scores.max() + 1e-9])
+    model.fit(
+        np.concatenate([scores, ends, ends]),
+        np.concatenate([labels, [0, 0], [1, 1]]),
+        sample_weight=np.concatenate([weights, np.full(4, 0.5)]),
+    )
+    return lambda at: np.asarray(model.predict(at), float)
+
+
+def _venn_abers(
+    scores: Vector, labels: Vector, weights: Vector, at: Vector
+) -> tuple[Vector, Vector, Vector]:
+    """Return the merged probability and the pair of Venn-Abers (Vovk, Petej 2012) at each score."""
+    lows, highs = np.empty(len(at)), np.empty(len(at))
+    for place, score in enumerate(at):
+        for label, into in ((0.0, lows), (1.0, highs)):
+            model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+            model.fit(
+                np.append(scores, score),
+                np.append(labels, label),
+                sample_weight=np.append(weights, 1.0),
+            )
+            into[place] = model.predict([score])[0]
+    return highs / (1 - lows + highs), lows, highs
+
+
+def _grid(scores: Vector) -> Vector:
+    """Return where the curve is stored: dense where scores are, and on past both ends."""
+    if not len(scores):
+        return np.linspace(-12, 12, _POINTS)
+    inner = np.quantile(scores, np.linspace(0, 1, _POINTS - 16))
+    span = max(float(np.ptp(scores)), 1.0)
+    outer = np.linspace(0.1, 1.0, 8) * span
+    return np.unique(
+        np.round(np.concatenate([inner, scores.min() - outer, scores.max() + outer]), 6)
+    )
+
+
+def _interval(
+    method: Method,
+    scores: Vector,
+    labels: Vector,
+    weights: Vector,
+    grid: Vector,
+    shift: float,
+    rng: np.random.Generator,
+    draws: int,
+) -> tuple[Vector, Vector]:
+    if method == "default":
+        return np.zeros(len(grid)), np.ones(len(grid))
+    curves = []
+    # Venn-Abers on every resample would cost minutes: isotonic regression is its limit for many labels.
+    resampled: Method = "isotonic" if method == "venn_abers" else method
+    for _ in range(draws):
+        pick = rng.integers(0, len(labels), len(labels))
+        if 0 < labels[pick].sum() < len(pick):
+            fitted = _fitted(resampled, scores[pick], labels[pick], weights[pick])
+            curves.append(_moved(fitted(grid), shift))
+    low, high = np.quantile(np.stack(curves), [0.025, 0.975], axis=0)
+    if method == "venn_abers":
+        _, lower, upper = _venn_abers(scores, labels, weights, grid)
+        low, high = np.minimum(low, _moved(lower, shift)), np.maximum(high, _moved(upper, shift))
+    return low, high
+
+
+def _prior_shift(labels: Vector, weights: Vector, prior: float) -> float:
+    """Return what to add to log-odds so that the labels' share of violations becomes the stream's (Saerens 2002)."""
+    share = float(np.average(labels, weights=weights))
+    return float(logit(np.clip(prior, _CLIP, 1 - _CLIP)) - logit(np.clip(share, _CLIP, 1 - _CLIP)))
+
+
+def _moved(probabilities: Vector, shift: float) -> Vector:
+    if not shift:
+        return probabilities
+    return np.asarray(expit(logit(np.clip(probabilities, _CLIP, 1 - _CLIP)) + shift))
+
+
+def _curve(grid: Vector, probabilities: Vector) -> Curve:
+    # Monotone by construction but for rounding: a higher score never means less.
+    rising = np.maximum.accumulate(np.clip(probabilities, 0, 1))
+    return Curve(
+        scores=tuple(float(s) for s in grid),
+        probabilities=tuple(float(p) for p in np.round(rising, 6)),
+    )
