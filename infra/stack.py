@@ -23,10 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from infra.embedded import broker, processes, ray_head, real_kafka, redis_server
+from infra.embedded import broker, ray_head, real_kafka, redis_server
 from infra.embedded.ports import free_port, wait_for
-from infra.embedded.processes import Part, PartError
+from pipeline import processes
 from pipeline.config import environment
+from pipeline.processes import Part, PartError
 
 #: How long one part may take until it serves; a model may have to be loaded from a slow disk.
 _PATIENCE_S: Final = 180.0

@@ -5,6 +5,7 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -170,3 +171,8 @@ class Settings(BaseSettings):
 def environment() -> dict[str, str]:
     """Return a copy of the environment, for the programs that we start."""
     return dict(os.environ)  # noqa: TID251 -- this is the file that may
+
+
+def adopt(variables: Mapping[str, str]) -> None:
+    """Put variables into the environment of this process, where settings made later find them."""
+    os.environ.update(variables)  # noqa: TID251 -- this is the file that may

@@ -14,8 +14,7 @@ from subprocess import PIPE
 
 from confluent_kafka import Producer
 
-from infra.embedded import processes
-from pipeline import messages
+from pipeline import messages, processes
 
 #: Every topic is made at the start, because no client makes topics.
 TOPICS = (

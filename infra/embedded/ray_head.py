@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.embedded import processes
 from infra.embedded.ports import free_port
+from pipeline import processes
 
 #: Enough for some hundred decoded pictures; Ray would take a third of all memory.
 _OBJECT_STORE_BYTES = 300_000_000

@@ -4,8 +4,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.embedded import processes
 from infra.embedded.ports import free_port
+from pipeline import processes
 
 
 def start(

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.embedded import processes
 from infra.embedded.ports import free_port
+from pipeline import processes
 
 
 def start(data: Path, *, logs: Path, env: Mapping[str, str]) -> tuple[processes.Part, int]:

@@ -1,7 +1,7 @@
 """Child processes that never outlive the process that started them.
 
-On Linux the kernel kills a child whose parent died, and orphans of children come back to the stack (it is their
-subreaper), which ends them. Elsewhere only an orderly end is promised.
+On Linux the kernel signals a child whose parent died, and orphans of children come back to whoever adopts
+orphans, which ends them. Elsewhere only an orderly end is promised.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class PartError(Exception):
 
 @dataclass(slots=True)
 class Part:
-    """One part of the stack: a program in a session of its own, with its output in a log file."""
+    """One program of ours: it runs in a session of its own, with its output in a log file."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -80,14 +80,18 @@ def start(
     logs: Path,
     env: Mapping[str, str],
     stdout: IO[bytes] | int | None = None,
+    orphaned: signal.Signals = signal.SIGKILL,
 ) -> Part:
-    """Start one part; without a place for its standard output, that goes into the log too."""
+    """Start one part; it gets the signal `orphaned` when this process dies.
+
+    Without a place for its standard output, that goes into the log too.
+    """
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
     parent = os.getpid()
 
     def leash() -> None:
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(orphaned)
         if os.getppid() != parent:  # it died before the leash was on
             os._exit(1)
 
