@@ -7,7 +7,7 @@ be found and set aside.
 
 import re
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -66,6 +66,14 @@ class Note:
         deaths = self.deaths + 1 if offset < until else 0
         return Note(restarts=restarts, alone_until=until, deaths=deaths)
 
+    def undone(self) -> "Note":
+        """Return the note to commit when work at this offset ended in good order, before any progress."""
+        return Note(
+            restarts=max(0, self.restarts - 1),
+            alone_until=self.alone_until,
+            deaths=max(0, self.deaths - 1),
+        )
+
     def advanced(self, offset: int) -> "Note":
         """Return the note to commit with progress to this offset."""
         if offset < self.alone_until:
@@ -92,7 +100,9 @@ class Run(Generic[R]):
             ValueError: offsets do not rise.
         """
         if self._open and offset <= self._open[-1]:
-            raise ValueError(f"offset {offset} comes after {self._open[-1]}: a partition is read in order")
+            raise ValueError(
+                f"offset {offset} comes after {self._open[-1]}: a partition is read in order"
+            )
         self._open.append(offset)
 
     def finish(self, offset: int, result: R) -> None:
@@ -101,7 +111,7 @@ class Run(Generic[R]):
 
     def finished(self, *, at_most: int) -> list[R]:
         """Return the results of the longest finished run from the beginning, in order."""
-        found = []
+        found: list[R] = []
         for offset in self._open:
             if offset not in self._results or len(found) == at_most:
                 break
@@ -117,9 +127,13 @@ class Run(Generic[R]):
         for _ in range(count):
             del self._results[self._open.popleft()]
 
-    def offsets(self) -> Collection[int]:
-        """Return the offsets in work."""
-        return tuple(self._open)
+    def first(self) -> int:
+        """Return the first offset in work."""
+        return self._open[0]
+
+    def last(self) -> int:
+        """Return the last offset in work."""
+        return self._open[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +180,19 @@ class Checkpoint(Generic[R]):
         """Return how many records of the partition are in work."""
         run = self._runs.get(partition)
         return 0 if run is None else len(run)
+
+    def first(self, partition: Partition) -> int | None:
+        """Return the offset of the first record of the partition that is in work, or None."""
+        run = self._runs.get(partition)
+        return run.first() if run is not None and len(run) else None
+
+    def last(self, partition: Partition) -> int:
+        """Return the offset of the last record of the partition that is in work."""
+        return self._runs[partition].last()
+
+    def partitions(self) -> tuple[Partition, ...]:
+        """Return the partitions on which work has begun."""
+        return tuple(self._notes)
 
     def due(self, *, at_most: int) -> Due[R]:
         """Return what can be committed now: the longest finished run of each partition, `at_most` records in all."""

@@ -15,3 +15,11 @@ class FencedError(PipelineError):
 
 class KafkaError(PipelineError):
     """Raised when Kafka cannot be used as configured; the message says what to do."""
+
+
+class ProjectionLostError(PipelineError):
+    """Raised when Redis does not stand where the projection left it: read on from where it stands."""
+
+
+class LeaseLostError(PipelineError):
+    """Raised when somebody acts on a review job that this person does not hold (any more): claim again."""
