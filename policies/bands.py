@@ -62,7 +62,7 @@ class Bands(Strict):
     review: ReviewBand | None = None
     """From this probability on a person looks at it: a number from 0 to 1, or a promise like {miss_rate: 0.02}."""
     act: ActBand | None = None
-    """From this probability on the policy acts by itself: a number from 0 to 1, a promise like {precision: 0.99}, or never."""
+    """From this probability on it acts by itself: a number, a promise like {precision: 0.99}, or never."""
     uncalibrated: Literal["act"] | None = None
     """`act` permits acting on scores that are not calibrated (yet); without it a person decides until they are."""
 

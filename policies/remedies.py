@@ -79,6 +79,15 @@ def _below(annotation: Any, step: str | int) -> Iterator[Any]:
             yield arguments[1]
 
 
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield every model that stands somewhere in an annotation."""
+    for part in _flat(annotation):
+        if _is_model(part):
+            yield part
+        for argument in get_args(part):
+            yield from models_in(argument)
+
+
 def _is_model(part: Any) -> bool:
     return isinstance(part, type) and issubclass(part, BaseModel)
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from string import Formatter
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from policies.bands import Bands, MissRate, Precision
@@ -67,6 +67,14 @@ __all__ = [
 ]
 
 
+_PLAIN: Final = {"type": ["string", "number", "boolean"]}
+_CONDITION: Final = {
+    "type": "object",
+    "minProperties": 1,
+    "additionalProperties": {"anyOf": [_PLAIN, {"type": "array", "minItems": 1, "items": _PLAIN}]},
+}
+
+
 class Clause(Strict):
     """One thing that is forbidden; with rules of its own it is asked by itself."""
 
@@ -108,7 +116,7 @@ class Allowed(Strict):
 class Override(Strict):
     """Other rules for uploads whose context matches; the first override that matches counts."""
 
-    when: Annotated[Mapping[str, Any], Field(min_length=1)]
+    when: Annotated[Mapping[str, Any], Field(min_length=1), WithJsonSchema(_CONDITION)]
     """Keys of the context with the value, or the list of values, that each must have; all must match."""
     bands: Bands | None = None
     """Bands in this context; they cannot lift a clause's own `act: never`."""
