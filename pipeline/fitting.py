@@ -37,6 +37,8 @@ _POINTS = 65
 #: Standard deviations of the priors on log slope and intercept: few labels move the identity little.
 _SLOPE_SD, _SHIFT_SD = 0.7, 2.5
 _CLIP = 1e-6
+#: Standard deviations of a 95 % interval.
+_Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +246,12 @@ def _interval(
         if 0 < labels[pick].sum() < len(pick):
             fitted = _fitted(resampled, scores[pick], labels[pick], weights[pick])
             curves.append(_moved(fitted(grid), shift))
-    low, high = np.quantile(np.stack(curves), [0.025, 0.975], axis=0)
+    # Normal on the log-odds: percentiles of a shrunken fit are too narrow (measured: 88 % against 95 %).
+    spread = logit(np.clip(np.stack(curves), _CLIP, 1 - _CLIP)).std(axis=0)
+    centre = logit(
+        np.clip(_moved(_fitted(method, scores, labels, weights)(grid), shift), _CLIP, 1 - _CLIP)
+    )
+    low, high = np.asarray(expit(centre - _Z * spread)), np.asarray(expit(centre + _Z * spread))
     if method == "venn_abers":
         _, lower, upper = _venn_abers(scores, labels, weights, grid)
         low, high = np.minimum(low, _moved(lower, shift)), np.maximum(high, _moved(upper, shift))
