@@ -40,7 +40,8 @@ class Bounds:
     def share_pixels(self, media: int) -> int:
         """Return how many pixels the pictures of one medium may have, where the upload has so many media.
 
-        With it an upload's pictures stay under 4 × 2,048² pixels (50 MB) with the default bounds.
+        With the default bounds an upload's pictures stay under 4 × 2,048² pixels (50 MB), or twice that where light
+        ink on transparency is looked at twice.
         """
         return max(1, self.max_side**2 * min(_UPLOAD_SHARES, media) // max(1, media))
 

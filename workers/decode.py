@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -40,6 +41,8 @@ _READERS: Final[Mapping[str, type[ImageFile.ImageFile]]] = {
     "image/avif": AvifImagePlugin.AvifImageFile,
     "image/bmp": BmpImagePlugin.BmpImageFile,
 }
+# A worker has its share of the cores, and CPU time in threads that we do not see would escape its bound.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 #: What Pillow's readers are known to raise on broken bytes.
 _PILLOW_RAISES: Final = (
     ArithmeticError,
@@ -193,7 +196,7 @@ def _still(image: ImageFile.ImageFile, bounds: Bounds, share_pixels: int) -> lis
     if not strip:
         size = _fitting(image.size, bounds.max_side, share_pixels)
         # A JPEG is decoded at an eighth, a quarter or half of its size where that is (nearly) enough.
-        image.draft("RGB", (int(size[0] * _NEARLY), int(size[1] * _NEARLY)))
+        image.draft("RGB", _fitting(size, max(size), int(math.prod(size) * _NEARLY**2)))
         return _flattened(
             _reduced(_plain(image), _fitting(image.size, bounds.max_side, share_pixels))
         )
@@ -228,13 +231,21 @@ def _animation(
         # A frame of a GIF may enlarge the picture.
         _check_size(image, bounds)
         effort.frame(math.prod(image.size))
+        frame = _plain(image)
         size = _fitting(image.size, bounds.max_side, share_pixels // bounds.max_frames)
-        for picture in _flattened(_reduced(_plain(image), size)):
-            # The reader draws the next frame over its own picture.
-            sample.offer(picture.copy() if picture is image else picture, time_s)
+        sample.offer(frame, time_s, partial(_own, frame, size))
         duration_s = float(image.info.get("duration") or 0) / _MS
         time_s += duration_s if 0 < duration_s < math.inf else _FRAME_S
-    return [(round(at_s, 3), picture) for at_s, picture in sample.frames()]
+    return [
+        (round(at_s, 3), picture)
+        for at_s, frame in sample.frames()
+        for picture in _flattened(frame)
+    ]
+
+
+def _own(frame: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the frame reduced, and a copy in any case: its reader draws the next one over it."""
+    return frame.copy() if frame.size == size else _reduced(frame, size)
 
 
 def _each_frame(image: ImageFile.ImageFile) -> Iterator[None]:
