@@ -55,12 +55,17 @@ def condition_faults(
     for key, wanted in when.items():
         here = (*path, key)
         if key == "regions":
-            yield Fault(path=here, what="an override binds in one region", remedy="write region")
+            yield Fault(
+                path=here,
+                what="an override binds in one region",
+                remedy="write region",
+                at_key=True,
+            )
             continue
         if key not in known:
             meant = nearest(key, known)
             hint = f"did you mean {meant}?" if meant else f"declare {key} in context.yaml"
-            yield Fault(path=here, what=f"no context has a key {key}", remedy=hint)
+            yield Fault(path=here, what=f"no context has a key {key}", remedy=hint, at_key=True)
             continue
         many = isinstance(wanted, (list, tuple))
         for index, value in enumerate(wanted if many else [wanted]):

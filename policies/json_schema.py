@@ -51,6 +51,8 @@ def _as_written(field: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in field.items() if key != "title"}
     if "default" in kept and kept["default"] is None:
         del kept["default"]
+    elif isinstance(kept.get("default"), dict):
+        kept["default"] = {k: v for k, v in kept["default"].items() if v is not None}
     choices = [choice for choice in kept.get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
         kept = {**choices[0], **{key: value for key, value in kept.items() if key != "anyOf"}}

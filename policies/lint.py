@@ -131,6 +131,7 @@ def _rules(policy: Policy) -> Iterator[tuple[FieldPath, str | None, Rule]]:
 
 def _contradictions(policy: Policy) -> Iterator[Fault]:
     seen = set[FieldPath]()
+    harsh = False
     for path, clause, rule in _rules(policy):
         disorder = out_of_order(rule.review_at, rule.act_at)
         if disorder and path not in seen:
@@ -142,7 +143,8 @@ def _contradictions(policy: Policy) -> Iterator[Fault]:
                 what=f"{what}{of}, taken together with what it leaves out",
                 remedy=remedy,
             )
-        if rule.meanwhile is Action.REMOVE and rule.action is not Action.REMOVE:
+        if rule.meanwhile is Action.REMOVE and rule.action is not Action.REMOVE and not harsh:
+            harsh = True
             yield Fault(
                 path=(*path, "review", "meanwhile"),
                 what=f"what is unsure is removed, what is sure is not ({rule.action})",

@@ -18,8 +18,17 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 def faults(error: ValidationError, model: type[BaseModel], document: Document) -> Iterator[Fault]:
     """Yield a fault for everything that the model refused in the document."""
-    for details in error.errors(include_url=False):
+    every = error.errors(include_url=False)
+    # A typo in the name of a field that must stand there is one mistake, not two.
+    meant = {
+        (*path[:-1], nearest(str(path[-1]), fields_at(model, path[:-1])))
+        for details in every
+        if details["type"] == "extra_forbidden" and (path := _path(details, document))
+    }
+    for details in every:
         path = _path(details, document)
+        if details["type"] == "missing" and path in meant:
+            continue
         named = details.get("ctx", {}).get("faults")
         if named:
             yield from named
@@ -161,11 +170,11 @@ def _as_written(given: Any) -> str:
 
 def _place_for(name: str, model: type[BaseModel], parent: FieldPath) -> str:
     known = fields_at(model, parent)
-    if meant := nearest(name, known):
-        return f"did you mean {meant}?"
     top = model.model_fields
     if parent and name in top:
         return f"{name} stands at the top of the file: take it out of {parent[-1]}"
+    if meant := nearest(name, known):
+        return f"did you mean {meant}?"
     for home, field in top.items():
         for part in _flat(field.annotation):
             if _is_model(part) and name in part.model_fields and parent != (home,):
