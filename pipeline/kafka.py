@@ -67,10 +67,21 @@ class Member:
         self._paused: frozenset[Partition] = frozenset()
 
     def poll(self, *, timeout_s: float, max_records: int) -> Polled:
-        """Return new records, and the partitions that were taken away since the last poll."""
+        """Return new records, and the partitions that were taken away since the last poll.
+
+        Raises:
+            AbortedError: reading failed for now.
+            FencedError: another process goes by this one's name.
+            KafkaError: reading fails until somebody mends it.
+        """
         # A membership that was read before this poll must not fence work that is read by it.
         self._membership = None
-        found = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        try:
+            found = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        except client_errors.FencedInstanceIdError as error:
+            raise FencedError(self._two_of_a_name()) from error
+        except client_errors.KafkaError as error:
+            raise _trouble(error) from error
         self._membership = self._snapshot()
         held = frozenset(self._ours(tp) for tp in self._consumer.assignment())
         dropped = frozenset(self._ours(tp) for tp in self._events.take()) | (self._held - held)
@@ -121,9 +132,7 @@ class Member:
             self._producer = None
             _close_producer(producer)
             if _fenced(error, producer):
-                raise FencedError(
-                    f"another process runs as {self._name}: give each process its own WEIR_INSTANCE"
-                ) from error
+                raise FencedError(self._two_of_a_name()) from error
             raise AbortedError(f"not committed: {type(error).__name__}: {error}") from error
 
     def rewind(self) -> None:
@@ -183,6 +192,9 @@ class Member:
             _close_producer(self._producer)
         with suppress(client_errors.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=2000)
+
+    def _two_of_a_name(self) -> str:
+        return f"another process runs as {self._name}: give each process its own WEIR_INSTANCE"
 
     def _finish(
         self, producer: KafkaProducer, offsets: Mapping[TopicPartition, OffsetAndMetadata]
@@ -514,7 +526,7 @@ def _connection(settings: Kafka) -> dict[str, Any]:
         "client_id": "weir",
         "security_protocol": settings.security,
         "retry_backoff_ms": _RETRY_BACKOFF_MS,
-        "bootstrap_timeout_ms": int(_CALL_TIMEOUT_S * 1000),
+        "bootstrap_timeout_ms": int(min(_CALL_TIMEOUT_S, settings.commit_timeout_s) * 1000),
     }
     if settings.ca_file is not None:
         options["ssl_cafile"] = str(settings.ca_file)
@@ -562,6 +574,12 @@ def _fenced(error: client_errors.KafkaError, producer: KafkaProducer) -> bool:
     causes = (error, manager.last_error if manager is not None else None)
     kinds = (client_errors.ProducerFencedError, client_errors.FencedInstanceIdError)
     return any(isinstance(cause, kinds) for cause in causes)
+
+
+def _trouble(error: client_errors.KafkaError) -> AbortedError | KafkaError:
+    if getattr(error, "retriable", False) or isinstance(error, client_errors.RetriableError):
+        return AbortedError(f"not read: {type(error).__name__}: {error}")
+    return KafkaError(f"Kafka refuses to be read: {type(error).__name__}: {error}")
 
 
 def _close_producer(producer: KafkaProducer) -> None:

@@ -1,0 +1,124 @@
+"""Services that tests of several rooms share."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from infra.embedded import real_kafka
+from infra.embedded.ports import free_port, wait_for
+from infra.embedded.redis_server import program
+from pipeline.config import Kafka
+from pipeline.kafka import Topics
+from pipeline.topics import plan
+
+#: A real Kafka that starts by one script, where it lies beside the checkout.
+SHARED_KAFKA = Path(__file__).resolve().parents[2] / "shared" / "kafka" / "cluster.py"
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Return the port of a real Redis that nobody else uses."""
+    folder: Path = tmp_path_factory.mktemp("redis")
+    port = free_port()
+    command = [
+        program(),
+        *("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)),
+        *("--save", "", "--appendonly", "no"),
+    ]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log) as process:
+        try:
+            assert wait_for("127.0.0.1", port, timeout_s=30), (folder / "log").read_text()
+            yield port
+        finally:
+            process.terminate()
+
+
+def redis_says(port: int, command: str) -> bytes:
+    """Return the server's first answer to an inline command."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(command.encode() + b"\r\n")
+        return connection.recv(1000)
+
+
+@pytest.fixture
+def redis_url(redis_server: int) -> str:
+    """Return the address of an empty Redis."""
+    assert redis_says(redis_server, "FLUSHALL").startswith(b"+OK")
+    return f"redis://127.0.0.1:{redis_server}/0"
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the bootstrap servers of a real Kafka, one for the whole run.
+
+    The first of these that is there: `WEIR_TEST_KAFKA` (a running one), `KAFKA_HOME` (an unpacked release, with Java),
+    the shared script beside the checkout.
+    """
+    running = os.environ.get("WEIR_TEST_KAFKA")  # noqa: TID251 -- tests are told here where Kafka is
+    home = os.environ.get("KAFKA_HOME")  # noqa: TID251 -- the same
+    folder = tmp_path_factory.mktemp("kafka")
+    if running:
+        yield running
+    elif home and shutil.which("java"):
+        part, servers = real_kafka.start(
+            Path(home),
+            folder,
+            logs=folder,
+            env=os.environ,  # noqa: TID251 -- handed on
+        )
+        host, port = servers.split(":")
+        try:
+            assert wait_for(host, int(port), timeout_s=60), part.tail()
+            yield servers
+        finally:
+            part.stop(grace_s=5)
+    elif SHARED_KAFKA.exists() and shutil.which("java"):
+        with _shared_kafka(folder / "cluster") as servers:
+            yield servers
+    else:
+        pytest.skip(
+            "no Kafka: set WEIR_TEST_KAFKA or KAFKA_HOME, or lay ../shared beside the checkout"
+        )
+
+
+@contextmanager
+def _shared_kafka(folder: Path) -> Iterator[str]:
+    command = [sys.executable, str(SHARED_KAFKA)]
+    # Its controller takes the port after it, so the two are looked for together.
+    port = free_port()
+    owner = ("--port", str(port), "--owner", str(os.getpid()))
+    started = subprocess.run(
+        [*command, "start", str(folder), *owner], capture_output=True, text=True, check=False
+    )
+    assert started.returncode == 0, started.stderr + started.stdout
+    try:
+        yield started.stdout.strip().splitlines()[-1]
+    finally:
+        subprocess.run([*command, "kill", str(folder)], check=False)
+
+
+@pytest.fixture
+def kafka_settings(kafka: str) -> Kafka:
+    """Return settings for topics and groups that no other test has."""
+    settings = Kafka(
+        servers=kafka,
+        topic_prefix=f"t{uuid.uuid4().hex[:10]}.",
+        partitions=2,
+        session_s=6.0,
+        commit_timeout_s=10.0,
+    )
+    topics = Topics(settings)
+    wanted = plan(settings)
+    topics.create(
+        {t.name: t.options for t in wanted}, partitions={t.name: t.partitions for t in wanted}
+    )
+    topics.close()
+    return settings
