@@ -1,0 +1,526 @@
+"""Tiny checkpoints with random weights, one of each family, built from its own classes."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from policies.question import Exempt, Forbidden, Question
+from workers import prompt
+from workers.processors import image_only
+
+MARKS = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<image>",
+    "<|turn|>",
+    "<|end|>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<end_of_utterance>",
+    *(f"<row_{r}_col_{c}>" for r in range(1, 5) for c in range(1, 5)),
+    "<img>",
+    "</img>",
+    "<IMG_CONTEXT>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<video>",
+    "<boi>",
+    "<eoi>",
+    "<img_soft>",
+    "<|image|>",
+]
+
+QUESTIONS = (
+    Question(
+        id="weapons",
+        policy="weapons",
+        question="Does this upload sell a weapon?",
+        definitions=(("weapon", "a firearm or a blade made to hurt people"),),
+        forbidden=(
+            Forbidden(id="W1", text="Offers a weapon for sale.", examples=("pistol, price tag",)),
+            Forbidden(id="W2", text="Glorifies harm done with a weapon."),
+        ),
+        allowed=(Exempt(id="A1", text="Toys and museums.", unless=("W1",)),),
+    ),
+    Question(
+        id="drugs",
+        policy="drugs",
+        question="Does it show drugs?",
+        forbidden=(Forbidden(id="D1", text="Shows pills."),),
+    ),
+    Question(
+        id="hate",
+        policy="hate",
+        reads=frozenset({"caption"}),
+        question="Does the caption insult people for where they come from or what they believe?",
+        forbidden=(Forbidden(id="H1", text="Calls a group of people by an animal's name."),),
+    ),
+    Question(
+        id="nudity",
+        policy="nudity",
+        reads=frozenset({"image"}),
+        question="Is somebody naked?",
+        forbidden=(Forbidden(id="N1", text="Shows a naked person."),),
+        allowed=(Exempt(id="A1", text="Art."), Exempt(id="A2", text="Medicine.")),
+    ),
+)
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|turn|>user\n{% for p in m['content'] %}"
+    "{% if p['type'] == 'image' %}MARK{% else %}{{ p['text'] }}{% endif %}{% endfor %}<|end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
+
+
+@cache
+def _words() -> str:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(MARKS) + 256 + 250,
+        special_tokens=MARKS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [prompt.SYSTEM, "Yes No", *(prompt.suffix(question) for question in QUESTIONS)]
+    tokenizer.train_from_iterator(texts * 4, trainer)
+    return tokenizer.to_str()
+
+
+def words(**extra: str) -> Any:
+    """Return a small tokenizer with every family's marks."""
+    fast = hf.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_words()),
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        extra_special_tokens=extra,
+    )
+    return fast
+
+
+def token(mark: str) -> int:
+    """Return a mark's id."""
+    return MARKS.index(mark)
+
+
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": len(MARKS) + 256 + 250,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "max_position_embeddings": 4096,
+}
+VIT = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 7,
+}
+SIZE = {"height": 28, "width": 28}
+_CLIP = {"size": {"shortest_edge": 28}, "crop_size": SIZE}
+
+Made = tuple[Any, Any]
+
+
+def _llava() -> Made:
+    config = hf.LlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**VIT),
+        text_config=hf.LlamaConfig(**TEXT),
+        image_token_id=token("<image>"),
+        image_seq_length=16,
+    )
+    processor = hf.LlavaProcessor(
+        image_processor=hf.CLIPImageProcessor(**_CLIP),
+        tokenizer=words(image_token="<image>"),
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE.replace("MARK", "<image>"),
+    )
+    return hf.LlavaForConditionalGeneration(config), processor
+
+
+def _fast_vlm() -> Made:
+    vision = hf.ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16, 24],
+        depths=[1, 1, 1],
+        layer_type="basic",
+        hidden_size=24,
+        out_features=None,
+    )
+    config = hf.FastVlmConfig(
+        vision_config=vision,
+        text_config=hf.LlamaConfig(**TEXT, tie_word_embeddings=True),
+        image_token_id=token("<image>"),
+        vision_feature_select_strategy="full",
+        tie_word_embeddings=True,
+    )
+    processor = hf.LlavaProcessor(
+        image_processor=hf.CLIPImageProcessor(
+            size={"height": 64, "width": 64}, do_center_crop=False
+        ),
+        tokenizer=words(image_token="<image>"),
+        patch_size=16,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        chat_template=TEMPLATE.replace("MARK", "<image>"),
+    )
+    return hf.FastVlmForConditionalGeneration(config), processor
+
+
+def _llava_next() -> Made:
+    points = [[28, 56], [56, 28], [56, 56]]
+    config = hf.LlavaNextConfig(
+        vision_config=hf.CLIPVisionConfig(**VIT),
+        text_config=hf.LlamaConfig(**TEXT),
+        image_token_id=token("<image>"),
+        image_grid_pinpoints=points,
+    )
+    processor = hf.LlavaNextProcessor(
+        image_processor=hf.LlavaNextImageProcessor(**_CLIP, image_grid_pinpoints=points),
+        tokenizer=words(image_token="<image>"),
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE.replace("MARK", "<image>"),
+    )
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
+def _llava_onevision() -> Made:
+    points = [[28, 28], [28, 56], [56, 28], [56, 56]]
+    config = hf.LlavaOnevisionConfig(
+        vision_config=hf.SiglipVisionConfig(**VIT, vision_use_head=False),
+        text_config=hf.Qwen2Config(**TEXT),
+        image_token_id=token("<image>"),
+        video_token_id=token("<video>"),
+        image_grid_pinpoints=points,
+        vision_feature_select_strategy="full",
+    )
+    processor = image_only(hf.LlavaOnevisionProcessor)(
+        image_processor=hf.LlavaOnevisionImageProcessor(size=SIZE, image_grid_pinpoints=points),
+        tokenizer=words(image_token="<image>", video_token="<video>"),
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=TEMPLATE.replace("MARK", "<image>"),
+    )
+    return hf.LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def _internvl() -> Made:
+    config = hf.InternVLConfig(
+        vision_config=hf.InternVLVisionConfig(
+            **{**VIT, "image_size": [28, 28], "patch_size": [7, 7]}, norm_type="layer_norm"
+        ),
+        text_config=hf.Qwen2Config(**TEXT),
+        image_token_id=token("<IMG_CONTEXT>"),
+        image_seq_length=4,
+        downsample_ratio=0.5,
+    )
+    tokenizer = words(
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    processor = image_only(hf.InternVLProcessor)(
+        image_processor=hf.GotOcr2ImageProcessor(
+            size=SIZE, crop_to_patches=True, min_patches=1, max_patches=4
+        ),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template=TEMPLATE.replace("MARK", "<IMG_CONTEXT>"),
+    )
+    return hf.InternVLForConditionalGeneration(config), processor
+
+
+def _idefics3_config(kind: Any) -> Any:
+    return kind(
+        vision_config={**VIT, "image_size": 32, "patch_size": 8},
+        text_config=hf.LlamaConfig(**TEXT),
+        image_token_id=token("<image>"),
+        scale_factor=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+    )
+
+
+def _idefics3() -> Made:
+    processor = hf.Idefics3Processor(
+        image_processor=hf.Idefics3ImageProcessor(
+            size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+        ),
+        tokenizer=words(),
+        image_seq_len=4,
+        chat_template=TEMPLATE.replace("MARK", "<image>"),
+    )
+    model = hf.Idefics3ForConditionalGeneration(_idefics3_config(hf.Idefics3Config))
+    return model, processor
+
+
+def _smolvlm() -> Made:
+    processor = image_only(hf.SmolVLMProcessor)(
+        image_processor=hf.SmolVLMImageProcessor(
+            size={"longest_edge": 64}, max_image_size={"longest_edge": 32}
+        ),
+        tokenizer=words(),
+        video_processor=None,
+        image_seq_len=4,
+        chat_template=TEMPLATE.replace("MARK", "<image>"),
+    )
+    model = hf.SmolVLMForConditionalGeneration(_idefics3_config(hf.SmolVLMConfig))
+    return model, processor
+
+
+def _idefics2() -> Made:
+    config = hf.Idefics2Config(
+        vision_config={**VIT, "image_size": 56, "patch_size": 7},
+        perceiver_config={
+            "hidden_size": 32,
+            "resampler_n_latents": 4,
+            "resampler_depth": 1,
+            "resampler_n_heads": 2,
+            "resampler_head_dim": 8,
+            "num_key_value_heads": 1,
+        },
+        text_config=hf.MistralConfig(**TEXT, sliding_window=None),
+        image_token_id=token("<image>"),
+    )
+    processor = hf.Idefics2Processor(
+        image_processor=hf.Idefics2ImageProcessor(
+            size={"shortest_edge": 28, "longest_edge": 56}, do_image_splitting=False
+        ),
+        tokenizer=words(),
+        image_seq_len=4,
+        chat_template=TEMPLATE.replace("MARK", "<image>"),
+    )
+    return hf.Idefics2ForConditionalGeneration(config), processor
+
+
+_QWEN_IDS = {
+    "image_token_id": token("<|image_pad|>"),
+    "video_token_id": token("<|video_pad|>"),
+    "vision_start_token_id": token("<|vision_start|>"),
+    "vision_end_token_id": token("<|vision_end|>"),
+}
+_QWEN_MARK = "<|vision_start|><|image_pad|><|vision_end|>"
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+
+
+def _qwen_processor(kind: Any, patch: int) -> Any:
+    return image_only(kind)(
+        image_processor=hf.Qwen2VLImageProcessor(
+            patch_size=patch,
+            merge_size=2,
+            size={"shortest_edge": patch * patch * 16, "longest_edge": patch * patch * 64},
+        ),
+        tokenizer=words(),
+        chat_template=TEMPLATE.replace("MARK", _QWEN_MARK),
+    )
+
+
+def _qwen2_vl() -> Made:
+    config = hf.Qwen2VLConfig(
+        vision_config={
+            "depth": 2,
+            "embed_dim": 24,
+            "hidden_size": 32,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 7,
+        },
+        text_config={**TEXT, "rope_parameters": _MROPE},
+        **_QWEN_IDS,
+    )
+    return hf.Qwen2VLForConditionalGeneration(config), _qwen_processor(hf.Qwen2VLProcessor, 7)
+
+
+def _qwen2_5_vl() -> Made:
+    config = hf.Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 24,
+            "intermediate_size": 32,
+            "out_hidden_size": 32,
+            "num_heads": 2,
+            "patch_size": 7,
+            "window_size": 28,
+            "fullatt_block_indexes": [1],
+        },
+        text_config={**TEXT, "rope_parameters": _MROPE},
+        **_QWEN_IDS,
+    )
+    processor = _qwen_processor(hf.Qwen2_5_VLProcessor, 7)
+    return hf.Qwen2_5_VLForConditionalGeneration(config), processor
+
+
+def _qwen3_vl() -> Made:
+    config = hf.Qwen3VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 24,
+            "intermediate_size": 32,
+            "out_hidden_size": 32,
+            "num_heads": 2,
+            "patch_size": 8,
+            "deepstack_visual_indexes": [0],
+            "num_position_embeddings": 64,
+        },
+        text_config={**TEXT, "rope_parameters": _MROPE},
+        **_QWEN_IDS,
+    )
+    return hf.Qwen3VLForConditionalGeneration(config), _qwen_processor(hf.Qwen3VLProcessor, 8)
+
+
+def _gemma3() -> Made:
+    config = hf.Gemma3Config(
+        vision_config=hf.SiglipVisionConfig(**VIT, vision_use_head=False),
+        text_config=hf.Gemma3TextConfig(
+            **TEXT,
+            sliding_window=40,
+            layer_types=["sliding_attention", "full_attention"],
+            query_pre_attn_scalar=8,
+            final_logit_softcapping=3.0,
+        ),
+        mm_tokens_per_image=4,
+        boi_token_id=token("<boi>"),
+        eoi_token_id=token("<eoi>"),
+        image_token_id=token("<img_soft>"),
+    )
+    processor = hf.Gemma3Processor(
+        image_processor=hf.Gemma3ImageProcessor(size=SIZE),
+        tokenizer=words(boi_token="<boi>", eoi_token="<eoi>", image_token="<img_soft>"),
+        image_seq_length=4,
+        chat_template=TEMPLATE.replace("MARK", "<boi>"),
+    )
+    return hf.Gemma3ForConditionalGeneration(config), processor
+
+
+def _paligemma() -> Made:
+    config = hf.PaliGemmaConfig(
+        vision_config=hf.SiglipVisionConfig(**VIT, vision_use_head=False, projection_dim=32),
+        text_config=hf.GemmaConfig(**TEXT),
+        image_token_id=token("<image>"),
+        projection_dim=32,
+    )
+    processor = hf.PaliGemmaProcessor(
+        image_processor=_counted(hf.SiglipImageProcessor(size=SIZE), 16),
+        tokenizer=words(image_token="<image>"),
+    )
+    return hf.PaliGemmaForConditionalGeneration(config), processor
+
+
+def _counted(images: Any, length: int) -> Any:
+    images.image_seq_length = length
+    return images
+
+
+def _mllama() -> Made:
+    config = hf.MllamaConfig(
+        vision_config={
+            **{k: VIT[k] for k in ("hidden_size", "intermediate_size", "image_size", "patch_size")},
+            "attention_heads": 2,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "intermediate_layers_indices": [0],
+            "vision_output_dim": 48,
+            "max_num_tiles": 4,
+            "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1], [2, 2], [1, 3], [3, 1]],
+        },
+        text_config={**TEXT, "num_hidden_layers": 3, "cross_attention_layers": [1]},
+        image_token_index=token("<|image|>"),
+    )
+    # Its embedding has eight rows more than its vocabulary: the image mark has a row, no logit.
+    processor = hf.MllamaProcessor(
+        image_processor=hf.MllamaImageProcessor(size=SIZE, max_image_tiles=4),
+        tokenizer=words(),
+        chat_template=TEMPLATE.replace("MARK", "<|image|>"),
+    )
+    return hf.MllamaForConditionalGeneration(config), processor
+
+
+def _idefics() -> Made:
+    config = hf.IdeficsConfig(
+        vocab_size=TEXT["vocab_size"],
+        additional_vocab_size=0,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        cross_layer_interval=2,
+        alpha_initializer="ones",
+        vision_config={
+            "embed_dim": 24,
+            "image_size": 28,
+            "patch_size": 7,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        },
+        use_resampler=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    processor = hf.IdeficsProcessor(
+        image_processor=hf.IdeficsImageProcessor(image_size=28),
+        tokenizer=words(),
+    )
+    return hf.IdeficsForVisionText2Text(config), processor
+
+
+def _text(kind: Any, config: Any) -> Callable[[], Made]:
+    return lambda: (kind(config), words())
+
+
+BUILDERS: dict[str, Callable[[], Made]] = {
+    "llava": _llava,
+    "fast_vlm": _fast_vlm,
+    "llava_next": _llava_next,
+    "llava_onevision": _llava_onevision,
+    "internvl": _internvl,
+    "idefics2": _idefics2,
+    "idefics3": _idefics3,
+    "smolvlm": _smolvlm,
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "gemma3": _gemma3,
+    "paligemma": _paligemma,
+    "mllama": _mllama,
+    "idefics": _idefics,
+    "llama": _text(hf.LlamaForCausalLM, hf.LlamaConfig(**TEXT)),
+    "mistral": _text(hf.MistralForCausalLM, hf.MistralConfig(**TEXT, sliding_window=24)),
+    "qwen2": _text(hf.Qwen2ForCausalLM, hf.Qwen2Config(**TEXT)),
+    "qwen3": _text(hf.Qwen3ForCausalLM, hf.Qwen3Config(**TEXT)),
+    "gemma3_text": _text(
+        hf.Gemma3ForCausalLM,
+        hf.Gemma3TextConfig(
+            **TEXT, sliding_window=24, layer_types=["sliding_attention", "full_attention"]
+        ),
+    ),
+}

@@ -1,0 +1,124 @@
+"""Attention for many questions packed behind one prefix, in two parts joined exactly.
+
+Every question attends to the prefix in one large product, and to itself in a small one; the two
+softmaxes are one softmax over both (as in Hydragen), so the result is that of plain attention.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+#: The name under which transformers finds this attention.
+SPLIT: Final = "weir_split"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layout:
+    """Where each of several suffixes stands in one packed row."""
+
+    #: (tokens,): each token's place inside its suffix.
+    steps: Tensor
+    #: (suffixes,): the place of each suffix's last token.
+    ends: Tensor
+    #: (tokens, tokens): which tokens see which, block-diagonal and causal.
+    blocks: Tensor
+    #: (suffixes, longest): the packed place of each suffix's tokens; padding points at place 0.
+    places: Tensor
+    #: (tokens,): where each packed token lies in the padded form.
+    back: Tensor
+
+
+@lru_cache(maxsize=64)
+def layout_of(lengths: tuple[int, ...], device: torch.device) -> Layout:
+    """Return the layout of suffixes of these lengths."""
+    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    steps = torch.cat([torch.arange(length) for length in lengths])
+    ends = torch.tensor(lengths).cumsum(0) - 1
+    first = ends + 1 - torch.tensor(lengths)
+    longest = max(lengths)
+    grid = torch.arange(longest)[None, :]
+    places = torch.where(grid < torch.tensor(lengths)[:, None], first[:, None] + grid, 0)
+    blocks = (owner[:, None] == owner[None, :]) & (steps[:, None] >= steps[None, :])
+    return Layout(
+        steps=steps.to(device),
+        ends=ends.to(device),
+        blocks=blocks.to(device),
+        places=places.to(device),
+        back=(owner * longest + steps).to(device),
+    )
+
+
+_current: ContextVar[tuple[Layout, Tensor]] = ContextVar("layout")
+
+
+@contextmanager
+def laid_out(config: Any, layout: Layout, valid: Tensor) -> Iterator[None]:
+    """Let a text model's layers attend in two parts while inside; the caller holds its lock."""
+    before = config._attn_implementation  # noqa: SLF001 -- transformers looks it up at each call
+    token = _current.set((layout, valid))
+    config._attn_implementation = SPLIT  # noqa: SLF001
+    try:
+        yield
+    finally:
+        config._attn_implementation = before  # noqa: SLF001
+        _current.reset(token)
+
+
+def split_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return the attention of packed suffixes over their prefix and over themselves."""
+    del module, attention_mask, dropout, kwargs
+    layout, valid = _current.get()
+    batch, heads, tokens, width = query.shape
+    prefix = key.shape[2] - tokens
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    scale = width**-0.5 if scaling is None else scaling
+    query = query * scale
+
+    # All tokens of all questions against the prefix, heads that share keys side by side.
+    wide = query.reshape(batch, kv_heads, group * tokens, width)
+    far = wide @ key[:, :, :prefix].transpose(-1, -2)
+    if not bool(valid.all()):
+        far = far.masked_fill(~valid[:, None, None, :], torch.finfo(far.dtype).min)
+    far = far.view(batch, heads, tokens, prefix)
+
+    # Each question against itself, in padded form.
+    count, longest = layout.places.shape
+    own_q = query[:, :, layout.places].view(batch, kv_heads, group, count, longest, width)
+    own_k = key[:, :, prefix:][:, :, layout.places]
+    own_v = value[:, :, prefix:][:, :, layout.places]
+    near = own_q @ own_k[:, :, None].transpose(-1, -2)
+    later = torch.ones(longest, longest, dtype=torch.bool, device=query.device).triu(1)
+    near = near.masked_fill(later, torch.finfo(near.dtype).min)
+    near = near.view(batch, heads, count * longest, longest)[:, :, layout.back]
+
+    # One softmax over both parts.
+    weights = torch.cat([far, near], dim=-1).softmax(-1, dtype=torch.float32).to(value.dtype)
+    far, near = weights[..., :prefix], weights[..., prefix:]
+    out = far.reshape(batch, kv_heads, group * tokens, prefix) @ value[:, :, :prefix]
+    out = out.view(batch, heads, tokens, width)
+    padded = near.new_zeros(batch, heads, count * longest, longest)
+    padded[:, :, layout.back] = near
+    padded = padded.view(batch, kv_heads, group, count, longest, longest)
+    own = (padded @ own_v[:, :, None]).view(batch, heads, count * longest, width)
+    out = out + own[:, :, layout.back]
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(SPLIT, split_attention)

@@ -1,0 +1,151 @@
+"""Checkpoints on disk: where they lie, which weights exactly, and how they are loaded."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from workers.errors import CheckpointError
+from workers.loading import BUNDLED, ClassifierSpec
+
+#: What of a repository is fetched: no pickles, no code.
+_WANTED: Final = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+
+_DTYPES: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def folder_of(spec: ClassifierSpec) -> Path:
+    """Return the folder with the checkpoint; a hub name is fetched if it is not there yet.
+
+    Raises:
+        CheckpointError: there is no such folder or repository, or it has no safetensors.
+    """
+    folder = BUNDLED if spec.model == "bundled" else Path(spec.model).expanduser()
+    if not folder.is_dir():
+        folder = _fetched(spec)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            "checkpoint",
+            f"classifier {spec.name}: {folder} has no config.json with *.safetensors beside it;"
+            " weights in other formats are not loaded",
+        )
+    return folder
+
+
+def revision_of(folder: Path) -> str:
+    """Return the hub's commit for a fetched checkpoint, else a digest of the weights' bytes."""
+    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
+        return folder.name
+    return _weights(folder, tuple((p.name, p.stat().st_mtime_ns) for p in _files(folder)))
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Return the checkpoint's own configuration."""
+    text: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return text
+
+
+def device_of(options: Mapping[str, Any]) -> torch.device:
+    """Return the device that the options name, else a GPU where there is one."""
+    named = options.get("device", "auto")
+    if named != "auto":
+        return torch.device(str(named))
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(spec: ClassifierSpec, config: Mapping[str, Any], device: torch.device) -> torch.dtype:
+    """Return the number format: on a CPU float32, on a GPU the checkpoint's, unless one is set."""
+    if spec.dtype != "auto":
+        return _DTYPES[spec.dtype]
+    if device.type == "cpu":
+        return torch.float32
+    text = config.get("text_config") or {}
+    own = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or "bfloat16"
+    return _DTYPES.get(str(own), torch.bfloat16)
+
+
+def model_of(kind: Any, spec: ClassifierSpec, folder: Path) -> Any:
+    """Return the model, loaded by this auto class, ready to answer.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+    """
+    device = device_of(spec.options)
+    extra = {}
+    if "attention" in spec.options:
+        extra["attn_implementation"] = spec.options["attention"]
+    try:
+        model = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype_of(spec, config_of(folder), device),
+            **extra,
+        )
+    except (OSError, ValueError, ImportError, KeyError) as fault:
+        raise CheckpointError("checkpoint", f"classifier {spec.name}: {fault}") from fault
+    model = model.to(device).eval()
+    return torch.compile(model) if spec.options.get("compile") else model
+
+
+def attention_of(model: Any) -> str:
+    """Return the name of the attention that the language part runs."""
+    text = model.config.get_text_config()
+    return str(getattr(text, "_attn_implementation", None) or "eager")
+
+
+def digest(facts: Mapping[str, Any]) -> str:
+    """`sha256:…` of everything that a calibration depends on."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=False, default=str)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fetched(spec: ClassifierSpec) -> Path:
+    for offline in (True, False):
+        try:
+            return Path(
+                snapshot_download(
+                    spec.model,
+                    revision=spec.revision,
+                    allow_patterns=_WANTED,
+                    local_files_only=offline,
+                )
+            )
+        except LocalEntryNotFoundError as fault:
+            missing: Exception = fault
+        except (RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as fault:
+            missing = fault
+            break
+    raise CheckpointError(
+        "checkpoint",
+        f"classifier {spec.name}: {spec.model!r} is neither a folder nor a model that can be"
+        f" fetched from the hub: {missing}",
+    ) from missing
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+_known: dict[tuple[Path, tuple[tuple[str, int], ...]], str] = {}
+
+
+def _weights(folder: Path, state: tuple[tuple[str, int], ...]) -> str:
+    if (folder, state) not in _known:
+        summed = hashlib.sha256()
+        for path in _files(folder):
+            with path.open("rb") as stream:
+                summed.update(hashlib.file_digest(stream, "sha256").digest())
+        _known[folder, state] = "sha256:" + summed.hexdigest()
+    return _known[folder, state]
