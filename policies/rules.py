@@ -23,7 +23,10 @@ class Action(StrEnum):
     @property
     def rank(self) -> int:
         """Return the strictness: a larger number is stricter."""
-        return list(Action).index(self)
+        return _RANKS[self]
+
+
+_RANKS: Final = {action: rank for rank, action in enumerate(Action)}
 
 
 class Severity(StrEnum):
@@ -37,7 +40,15 @@ class Severity(StrEnum):
     @property
     def weight(self) -> int:
         """Return how much one violation counts against another: 1, 3, 10 or 30."""
-        return {"low": 1, "medium": 3, "high": 10, "critical": 30}[self.value]
+        return _WEIGHTS[self]
+
+
+_WEIGHTS: Final = {
+    Severity.LOW: 1,
+    Severity.MEDIUM: 3,
+    Severity.HIGH: 10,
+    Severity.CRITICAL: 30,
+}
 
 
 class Status(StrEnum):

@@ -247,9 +247,18 @@ class Policy(Strict):
 
     def rule(self, clause: str | None, context: Mapping[str, Any]) -> Rule:
         """Return what holds for this policy, or for this clause of it, in this context."""
-        return self.rule_under(
-            clause, next((o for o in self.overrides if o.matches(context)), None)
-        )
+        matching = (n for n, override in enumerate(self.overrides) if override.matches(context))
+        key = (clause, next(matching, None))
+        found = self.merged_rules.get(key)
+        if found is None:
+            override = None if key[1] is None else self.overrides[key[1]]
+            found = self.merged_rules[key] = self.rule_under(clause, override)
+        return found
+
+    @cached_property
+    def merged_rules(self) -> dict[tuple[str | None, int | None], Rule]:
+        """Rules by clause and override once they were asked for: merging takes longer than judging."""
+        return {}
 
     def rule_under(self, clause: str | None, override: Override | None) -> Rule:
         """Return what holds for this policy, or for this clause of it, under one override or none."""
@@ -290,7 +299,7 @@ class Policy(Strict):
         regions = self.clauses[clause].regions if clause else ()
         return not regions or region in regions
 
-    @property
+    @cached_property
     def regions(self) -> frozenset[str]:
         """Return every region for which this policy says something of its own."""
         named = {region for clause in self.clauses.values() for region in clause.regions}

@@ -7,6 +7,7 @@ import pytest
 
 from policies.errors import Problem
 from policies.folder import inspect
+from policies.queues import REQUIRED
 
 RIGHT = """\
 policy: knives
@@ -46,19 +47,7 @@ notice:
   en: "Not allowed: {clause}"
 """
 
-QUEUES = "queues:\n" + "".join(
-    f"  {name}: {{due: 1h}}\n"
-    for name in (
-        "knives",
-        "intake",
-        "appeals",
-        "minor_safety",
-        "threat_to_life",
-        "terrorism",
-        "legal",
-        "other",
-    )
-)
+QUEUES = "queues:\n" + "".join(f"  {name}: {{due: 1h}}\n" for name in ("knives", *REQUIRED))
 
 CONTEXT = """\
 keys:
