@@ -96,20 +96,25 @@ def decide(
     # A score that is no number is no answer.
     by_question = {a.question: a for a in answers if 0.0 <= a.probability <= 1.0}
     context = event.context.values()
-    asked = tuple(questions_for(event, policies, uncovered=uncovered))
+    asked = questions_for(event, policies, uncovered=uncovered)
     live = [(p, q) for p, q in asked if p.status is Status.LIVE]
     # Silence is not consent: a live question without an answer falls to its policy's `when_unavailable`.
     silent = [policy for policy, question in live if question.id not in by_question]
     everywhere = _judge_all(live, by_question, context, None, origin.content.language)
     regional = {}
     for region in _regions(event, policies):
+        # Only what names the region can differ there.
+        named = [(p, q) for p, q in live if region in p.regions]
+        here = {policy.policy for policy, _ in named}
         there = _judge_all(
-            live, by_question, {**context, "region": region}, region, origin.content.language
+            named, by_question, {**context, "region": region}, region, origin.content.language
         )
-        regional[region] = _strictest(there, silent)
+        same = [j for j in everywhere if j.question.policy not in here]
+        regional[region] = _strictest([*there, *same], silent)
     action = _strictest(everywhere, silent)
     led = {judgement.question.id: judgement for judgement in everywhere}
-    return Decision(
+    # Every value is of our own making: validating a dozen findings takes longer than all the rest.
+    return Decision.model_construct(
         decision_id=origin.decision_id,
         source=origin.source,
         event_id=event.event_id,
@@ -123,7 +128,14 @@ def decide(
         regional={region: there for region, there in regional.items() if there is not action},
         review=_ticket(everywhere, silent, event, now),
         findings=tuple(
-            _finding(policy, question, by_question[question.id], context, led.get(question.id))
+            _finding(
+                policies,
+                policy,
+                question,
+                by_question[question.id],
+                context,
+                led.get(question.id),
+            )
             for policy, question in asked
             if question.id in by_question
         ),
@@ -201,25 +213,38 @@ def for_people(decision: Decision, event: UploadEvent, policies: PolicySet) -> D
 
 def questions_for(
     event: UploadEvent, policies: PolicySet, *, uncovered: Collection[str] = ()
-) -> Iterable[tuple[Policy, Question]]:
-    """Yield every question that this event is asked, with its policy.
+) -> tuple[tuple[Policy, Question], ...]:
+    """Return every question that this event is asked, with its policy.
 
     Left out are drafts, policies without a classifier, questions that read nothing that the event has, and clauses
     that bind only where the content will not be shown.
     """
+    shown = event.context.regions
+    key = ("asked", bool(event.media), bool(event.text), frozenset(uncovered))
+    if shown is None and key in policies.remembered:
+        known: tuple[tuple[Policy, Question], ...] = policies.remembered[key]
+        return known
     has = {
         part
         for part, there in (("image", bool(event.media)), ("caption", bool(event.text)))
         if there
     }
-    for policy in policies:
-        if policy.status is Status.DRAFT or policy.policy in uncovered:
-            continue
-        for question in policy.questions:
-            regions = policy.clauses[question.clause].regions if question.clause else ()
-            shown = event.context.regions
-            if has & question.reads and (not regions or shown is None or set(regions) & set(shown)):
-                yield policy, question
+    found = tuple(
+        (policy, question)
+        for policy in policies
+        if policy.status is not Status.DRAFT and policy.policy not in uncovered
+        for question in policy.questions
+        if has & question.reads and _shown(policy, question, shown)
+    )
+    # Senders choose regions, so only what is asked everywhere is kept.
+    if shown is None:
+        policies.remembered[key] = found
+    return found
+
+
+def _shown(policy: Policy, question: Question, shown: Collection[str] | None) -> bool:
+    regions = policy.clauses[question.clause].regions if question.clause else ()
+    return not regions or shown is None or bool(set(regions) & set(shown))
 
 
 def _judge_all(
@@ -345,29 +370,45 @@ def _priority(probability: float, severity: Severity, reach: float) -> float:
 
 
 def _finding(
+    policies: PolicySet,
     policy: Policy,
     question: Question,
     answer: Answer,
     context: Mapping[str, Any],
     judgement: Judgement | None,
 ) -> Finding:
-    seen = () if answer.media is None else (Evidence(media=answer.media, time_s=answer.time_s),)
-    return Finding(
-        policy=policy.policy,
-        policy_version=policy.version,
-        status=policy.status,
-        severity=policy.rule(question.clause, context).severity,
-        clause=question.clause,
-        question=question.id,
-        question_digest=question.digest,
-        score=answer.score,
-        probability=answer.probability,
-        interval=answer.interval,
-        calibration=answer.calibration,
-        answered_by=answer.answered_by,
-        evidence=seen,
-        outcome=_outcome(judgement),
+    rule = policy.rule(question.clause, context) if judgement is None else judgement.rule
+    # Half of a finding is the same for every upload; a copy of it is made faster than the whole.
+    key = ("finding", question.id, rule.severity)
+    blank = policies.remembered.get(key)
+    if blank is None:
+        blank = policies.remembered[key] = Finding(
+            policy=policy.policy,
+            policy_version=policy.version,
+            status=policy.status,
+            severity=rule.severity,
+            clause=question.clause,
+            question=question.id,
+            question_digest=question.digest,
+            score=0.0,
+            probability=0.0,
+            calibration="none",
+            answered_by="",
+        )
+    found: Finding = blank.model_copy(
+        update={
+            "score": answer.score,
+            "probability": answer.probability,
+            "interval": answer.interval,
+            "calibration": answer.calibration,
+            "answered_by": answer.answered_by,
+            "outcome": _outcome(judgement),
+            "evidence": ()
+            if answer.media is None
+            else (Evidence(media=answer.media, time_s=answer.time_s),),
+        }
     )
+    return found
 
 
 def _outcome(judgement: Judgement | None) -> Literal["none", "review", "acted"]:

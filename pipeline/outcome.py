@@ -153,7 +153,7 @@ def set_aside(record: Record, fault: Fault, policies: PolicySet, *, now: datetim
 
 def policy_set_record(policies: PolicySet) -> Outgoing:
     """Return the record that keeps a policy set that was live, whole, under its digest."""
-    whole = {"digest": policies.digest, "policies": [p.model_dump(mode="json") for p in policies]}
+    whole = {"digest": policies.digest, **policies.content}
     return Outgoing(
         topic=POLICIES,
         key=policies.digest.encode(),

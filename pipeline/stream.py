@@ -341,7 +341,7 @@ class Stream:
         return found
 
     def _asked(self, job: Job) -> bool:
-        return any(True for _ in questions_for(job.event, job.policies, uncovered=job.uncovered))
+        return bool(questions_for(job.event, job.policies, uncovered=job.uncovered))
 
     def _judged(self, job: Job, judged: Judged) -> None:
         fault = judged.fault

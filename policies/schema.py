@@ -401,6 +401,11 @@ class PolicySet:
         """Return every region that a policy names, sorted."""
         return tuple(sorted(frozenset().union(*(p.regions for p in self.policies))))
 
+    @cached_property
+    def remembered(self) -> dict[Any, Any]:
+        """What others worked out from this set and need again for every upload; it never changes the set."""
+        return {}
+
     def __iter__(self) -> Iterator[Policy]:
         return iter(self.policies)
 
