@@ -25,7 +25,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION: Final = r"^[0-9]{1,8}[smhd]$"
 _SHARE: Final = r"^[0-9]{1,3}(\.[0-9]+)?%$"
 _SLUG: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-_CLAUSE: Final = r"^[A-Za-z0-9]{1,16}$"
+_CLAUSE: Final = r"^[A-Za-z0-9][A-Za-z0-9.]{0,15}$"
 _REGION: Final = r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$"
 _LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 
@@ -52,7 +52,7 @@ def parse_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
     text = str(value).strip()
-    if not re.match(_DURATION, text):
+    if not re.fullmatch(_DURATION, text):
         raise refusal(
             f"{text!r} is not a duration", "write a whole number and s, m, h or d, like 15m"
         )
@@ -84,7 +84,7 @@ def parse_share(value: object) -> float:
 
 
 def _slug(value: str) -> str:
-    if not re.match(_SLUG, value):
+    if not re.fullmatch(_SLUG, value):
         raise refusal(
             f"{value!r} is not a name", "use small letters a to z, digits, - and _, at most 63"
         )
@@ -92,9 +92,9 @@ def _slug(value: str) -> str:
 
 
 def _clause_id(value: str) -> str:
-    if not re.match(_CLAUSE, value):
+    if not re.fullmatch(_CLAUSE, value):
         raise refusal(
-            f"{value!r} is not an id of a clause", "use up to 16 letters and digits, like W1"
+            f"{value!r} is not an id of a clause", "use up to 16 letters, digits and dots, like W1"
         )
     return value
 
@@ -102,13 +102,13 @@ def _clause_id(value: str) -> str:
 def _region(value: str) -> str:
     if value == "UK":
         raise refusal("'UK' is not a code of ISO 3166", "write GB")
-    if not re.match(_REGION, value):
+    if not re.fullmatch(_REGION, value):
         raise refusal(f"{value!r} is not a region", "write a code of ISO 3166 in capitals, like GB")
     return value
 
 
 def _language(value: str) -> str:
-    if not re.match(_LANGUAGE, value):
+    if not re.fullmatch(_LANGUAGE, value):
         raise refusal(f"{value!r} is not a language", "write a code of BCP 47, like en or pt-BR")
     return value
 

@@ -411,7 +411,7 @@ MISTAKES = (
         3,
         "clauses.K-1",
         "'K-1' is not an id of a clause",
-        "letters and digits",
+        "letters, digits and dots",
     ),
     Mistake(
         "region that is none",

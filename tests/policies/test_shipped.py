@@ -1,6 +1,8 @@
 """The policies, schemas and words that ship."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -103,3 +105,32 @@ def test_draft_of_no_name() -> None:
     """A name that is none begins no policy."""
     with pytest.raises(ValueError, match="small letters"):
         draft("Pet Sales")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_field_is_taught(name: str) -> None:
+    """README.md names every field that an author can write."""
+    words = (FOLDER / "README.md").read_text(encoding="utf-8")
+    models = [FILES[name]]
+    for model in models:
+        for field, described in model.model_fields.items():
+            assert f"`{field}`" in words or f"{field}:" in words, f"{model.__name__}.{field}"
+            models += [m for m in models_in(described.annotation) if m not in models]
+
+
+def test_grown_policy(tmp_path: Path) -> None:
+    """The policy that README.md grows is right at every step."""
+    shutil.copy(FOLDER / "queues.yaml", tmp_path)
+    shutil.copy(FOLDER / "context.yaml", tmp_path)
+    words = (FOLDER / "README.md").read_text(encoding="utf-8")
+    steps = re.findall(r"```yaml\n(.*?)```", words, re.DOTALL)
+    grown: dict[str, object] = {}
+
+    for step in steps:
+        fields = read_yaml(step.encode(), "step").value
+        clauses = {**grown.get("clauses", {}), **fields.get("clauses", {})}  # type: ignore[dict-item]
+        grown |= {**fields, "clauses": clauses}
+        (tmp_path / "fireworks.yaml").write_text(json.dumps(grown))
+        assert inspect(tmp_path)[1] == ()
+
+    assert len(steps) >= 7
