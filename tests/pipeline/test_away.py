@@ -1,0 +1,47 @@
+"""Tests of what waits for the classifier or for media."""
+
+from pipeline.away import Away
+
+
+def test_the_wait_counts_from_the_last_answer() -> None:
+    """An old backlog is scored, not waved through, once the classifier answered again."""
+    away = Away()
+    away.wait(1, since_s=0.0, retry_s=0.0)
+    assert away.over(1000.0, last_answer_s=950.0, after_s=lambda _: 100.0) == []
+    assert away.over(1051.0, last_answer_s=950.0, after_s=lambda _: 100.0) == [1]
+
+
+def test_the_wait_counts_from_the_oldest_record() -> None:
+    """Without an answer ever the broker's timestamp of the oldest waiting record counts: it survives restarts."""
+    away = Away()
+    away.wait(1, since_s=900.0, retry_s=0.0)
+    away.wait(2, since_s=990.0, retry_s=0.0)
+    assert away.over(999.0, last_answer_s=None, after_s=lambda _: 100.0) == []
+    assert away.over(1000.0, last_answer_s=None, after_s=lambda _: 100.0) == [1, 2]
+
+
+def test_each_upload_waits_as_long_as_its_policies_say() -> None:
+    """An upload under a more patient policy waits longer."""
+    away = Away()
+    away.wait(1, since_s=0.0, retry_s=0.0)
+    away.wait(2, since_s=0.0, retry_s=0.0)
+    assert away.over(60.0, last_answer_s=None, after_s=lambda key: 50.0 * key) == [1]
+
+
+def test_media_do_not_make_the_classifier_away() -> None:
+    """An upload that waits for its media says nothing about the classifier."""
+    away = Away()
+    away.retry(1, at_s=5.0)
+    assert not away
+    assert away.due(4.9) == []
+    assert away.due(5.0) == [1]
+    assert away.due(5.0) == []
+
+
+def test_what_is_forgotten_waits_no_more() -> None:
+    """A decided upload is neither due nor away."""
+    away = Away()
+    away.wait(1, since_s=0.0, retry_s=0.0)
+    away.forget(1)
+    assert not away
+    assert away.due(10.0) == []
