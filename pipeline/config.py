@@ -80,7 +80,8 @@ class Media(_Section):
 class PoolSettings(_Section):
     """Ray and its actors."""
 
-    address: str | None = None
+    #: Of the Ray to join; without one, and without Ray's own variable, a local one is started.
+    address: str | None = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS") or None)  # noqa: TID251 -- this is the file that may
     namespace: str = "weir"
     num_gpus: float = 0.0
     classifiers_min: Annotated[int, Field(ge=1)] = 1

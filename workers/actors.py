@@ -1,0 +1,348 @@
+"""What runs inside the pool's actors: preparing media, and a classifier with its lessons; Ray is not known here."""
+
+import contextlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from policies.question import Part, Question
+from workers.bounds import Bounds
+from workers.classifier import Classification, Classifier, Item, Picture, Rationale
+from workers.crew import Pulse
+from workers.errors import WorkerError
+from workers.media import Prepared, prepare
+from workers.store import Store
+from workers.upload import Upload
+
+#: How many question sets a classifier remembers.
+_LESSONS: Final = 64
+#: How many uploads one preparer fetches and decodes at once.
+_THREADS: Final = 8
+#: For how long media are kept that nobody asked for again.
+_FORGET_S: Final = 300.0
+_MS: Final = 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which process an actor is; its start tells it from a later one with the same number."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def own(cls) -> "Identity":
+        """Return the identity of this process."""
+        return cls(pid=os.getpid(), started=start_of(os.getpid()) or "")
+
+
+def start_of(pid: int) -> str | None:
+    """Return when the process started, in the kernel's ticks; None if it is gone or this is no Linux."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What an actor says of itself once it is ready; a preparer has neither digest nor parts."""
+
+    identity: Identity
+    node: str = ""
+    digest: str = ""
+    reads: frozenset[Part] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One upload as it travels to a classifier: a reference to its pictures, and its text."""
+
+    pictures: Any
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """An error that no upload should cause; whoever is alone with it is to blame."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The pictures are no longer in the object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a classifier answered: a row for each question, an error or `Lost` for each upload.
+
+    Rows are plain tuples, in the order of `Classification`'s fields: they pass between processes several times faster.
+    """
+
+    by_upload: tuple[tuple[tuple[Any, ...], ...] | WorkerError | Lost, ...]
+    ms: float
+    at: float
+
+
+class Unknown:
+    """The classifier was not taught these questions."""
+
+
+class Watch:
+    """Tells which call runs and for how long, and ends a process that nobody has used for a while."""
+
+    def __init__(self, idle_s: float, leave: Callable[[], None]) -> None:
+        self._idle_s = idle_s
+        self._leave = leave
+        self._running: dict[int, float] = {}
+        self._used_s = time.monotonic()
+        self.last_answer_at: float | None = None
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    @contextlib.contextmanager
+    def call(self, number: int) -> Iterator[None]:
+        """Note that a call runs."""
+        self._running[number] = self._used_s = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._running[number]
+            self._used_s = time.monotonic()
+
+    def pulse(self) -> Pulse:
+        """Return the call that has run longest; being asked counts as being used."""
+        self._used_s = now_s = time.monotonic()
+        number, since_s = min(
+            self._running.copy().items(), key=lambda c: c[1], default=(None, now_s)
+        )
+        return Pulse(running=number, running_s=now_s - since_s, last_answer_at=self.last_answer_at)
+
+    def _wait(self) -> None:
+        while True:
+            left_s = self._used_s + self._idle_s - time.monotonic()
+            if left_s <= 0 and not self._running:
+                self._leave()
+            time.sleep(max(0.05, min(left_s, self._idle_s / 4)))
+
+
+class Judge:
+    """One classifier, asked by number: it is taught the questions once, then they travel no more."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        *,
+        watch: Watch,
+        node: str,
+        borrow: Callable[[Sequence[Any]], list[tuple[Picture, ...] | Lost]],
+    ) -> None:
+        self._classifier = classifier
+        self._watch = watch
+        self._node = node
+        self._borrow = borrow
+        self._lessons: OrderedDict[str, tuple[Question, ...]] = OrderedDict()
+
+    def describe(self, number: int) -> Described:
+        """Return what this classifier is."""
+        del number
+        return Described(
+            identity=Identity.own(),
+            node=self._node,
+            digest=self._classifier.digest,
+            reads=self._classifier.reads,
+        )
+
+    def pulse(self, number: int) -> Pulse:
+        """Return a sign of life."""
+        del number
+        return self._watch.pulse()
+
+    def learn(self, number: int, digest: str, questions: tuple[Question, ...]) -> list[bool]:
+        """Remember the questions, and return which of them this classifier covers."""
+        with self._watch.call(number):
+            self._lessons[digest] = questions
+            while len(self._lessons) > _LESSONS:
+                self._lessons.popitem(last=False)
+            return [self._classifier.covers(question) for question in questions]
+
+    def classify(
+        self, number: int, digest: str, indices: tuple[int, ...], seen: Sequence[Seen]
+    ) -> Answers | Unknown | Crashed:
+        """Return the answers to the questions with these numbers, for each upload in order."""
+        with self._watch.call(number):
+            if digest not in self._lessons:
+                return Unknown()
+            self._lessons.move_to_end(digest)
+            lesson = self._lessons[digest]
+            questions = tuple(lesson[index] for index in indices)
+            started_s = time.perf_counter()
+            items = self._items(seen)
+            whole = [item for item in items if isinstance(item, Item)]
+            try:
+                found = iter(self._isolate(whole, questions))
+            except Exception as error:  # noqa: BLE001 -- the actor's edge: whoever is alone with it is to blame
+                return Crashed(f"{type(error).__name__}: {error}"[:500])
+            by_upload = tuple(next(found) if isinstance(i, Item) else i for i in items)
+            self._watch.last_answer_at = time.time()
+            ms = (time.perf_counter() - started_s) * _MS
+            return Answers(by_upload, ms, self._watch.last_answer_at)
+
+    def explain(
+        self, number: int, seen: Seen, findings: Sequence[tuple[Question, Classification]]
+    ) -> list[Rationale] | Lost:
+        """Return the reasons for the findings of one upload."""
+        with self._watch.call(number):
+            (item,) = self._items([seen])
+            return item if isinstance(item, Lost) else self._classifier.explain(item, findings)
+
+    def _items(self, seen: Sequence[Seen]) -> list[Item | Lost]:
+        borrowed = iter(self._borrow([s.pictures for s in seen if s.pictures is not None]))
+        items: list[Item | Lost] = []
+        for one in seen:
+            pictures = () if one.pictures is None else next(borrowed)
+            items.append(
+                pictures
+                if isinstance(pictures, Lost)
+                else Item(pictures=pictures, caption=one.caption)
+            )
+        return items
+
+    def _isolate(
+        self, items: Sequence[Item], questions: Sequence[Question]
+    ) -> list[tuple[tuple[Any, ...], ...] | WorkerError]:
+        """Classify the items; if one spoils the call or memory runs out, try again in halves."""
+        if not items:
+            return []
+        try:
+            answers = self._classifier.classify(items, questions)
+        except WorkerError as error:
+            if len(items) == 1:
+                return [error]
+        except (MemoryError, RuntimeError) as error:
+            if len(items) == 1 or not _out_of_memory(error):
+                raise
+        else:
+            if len(answers) != len(items):
+                raise ValueError(f"{len(answers)} answers to {len(items)} uploads")
+            return [tuple(map(_row, found)) for found in answers]
+        # Outside the handlers, so that the failed call's tensors are freed before the next one.
+        middle = (len(items) + 1) // 2
+        return self._isolate(items[:middle], questions) + self._isolate(items[middle:], questions)
+
+
+def _row(found: Classification) -> tuple[Any, ...]:
+    return found.question, found.score, found.media, found.time_s, found.mass
+
+
+def classification(row: tuple[Any, ...]) -> Classification:
+    """Return the classification that a row of `Answers` stands for."""
+    question, score, media, time_s, mass = row
+    return Classification(question=question, score=score, media=media, time_s=time_s, mass=mass)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch is not imported here; its error on a GPU has a class of its own, on a CPU only these words.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """The media of one upload, prepared: a reference to its pictures, None where it has none."""
+
+    pictures: Any
+    bytes: int
+    media_digests: tuple[str, ...]
+    stages_ms: tuple[tuple[str, float], ...]
+
+
+class Preparer:
+    """Fetches, checks and decodes media, several uploads at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        bounds: Bounds,
+        *,
+        watch: Watch,
+        node: str,
+        keep: Callable[[tuple[Picture, ...]], Any],
+    ) -> None:
+        self._store = store
+        self._bounds = bounds
+        self._watch = watch
+        self._node = node
+        self._keep = keep
+        self._threads = ThreadPoolExecutor(max_workers=_THREADS)
+        self._started: dict[int, tuple[float, Future[Kept]]] = {}
+        self._lock = threading.Lock()
+
+    def describe(self, number: int) -> Described:
+        """Return what this actor is."""
+        del number
+        return Described(identity=Identity.own(), node=self._node)
+
+    def pulse(self, number: int) -> Pulse:
+        """Return a sign of life."""
+        del number
+        return self._watch.pulse()
+
+    def prepare(
+        self, number: int, uploads: Sequence[tuple[int, Upload]], wait_s: float
+    ) -> list[Kept | WorkerError | Crashed | None]:
+        """Return what became of each upload within `wait_s`; None for those that are still under way.
+
+        Whoever asks again with the same ticket (the number beside the upload) joins what is under way.
+        """
+        with self._watch.call(number):
+            with self._lock:
+                now_s = time.monotonic()
+                self._started = {
+                    ticket: (since_s, future)
+                    for ticket, (since_s, future) in self._started.items()
+                    if now_s - since_s < _FORGET_S
+                }
+                for ticket, upload in uploads:
+                    if ticket not in self._started:
+                        future = self._threads.submit(self._prepare, upload)
+                        self._started[ticket] = now_s, future
+                futures = [self._started[ticket][1] for ticket, _ in uploads]
+            wait(futures, timeout=wait_s)
+            return [self._outcome(t, f) for (t, _), f in zip(uploads, futures, strict=True)]
+
+    def _outcome(self, ticket: int, future: Future[Kept]) -> Kept | WorkerError | Crashed | None:
+        if not future.done():
+            return None
+        with self._lock:
+            self._started.pop(ticket, None)
+        try:
+            return future.result()
+        except WorkerError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 -- the actor's edge: the upload is to blame
+            return Crashed(f"{type(error).__name__}: {error}"[:500])
+
+    def _prepare(self, upload: Upload) -> Kept:
+        started_s = time.perf_counter()
+        prepared: Prepared = prepare(upload, self._store, self._bounds)
+        size = sum(picture.pixels.nbytes for picture in prepared.pictures)
+        pictures = self._keep(prepared.pictures) if prepared.pictures else None
+        spent_ms = (time.perf_counter() - started_s) * _MS
+        known_ms = sum(ms for _, ms in prepared.stages_ms)
+        return Kept(
+            pictures=pictures,
+            bytes=size,
+            media_digests=prepared.media_digests,
+            stages_ms=(*prepared.stages_ms, ("keep", round(max(0.0, spent_ms - known_ms), 3))),
+        )

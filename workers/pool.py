@@ -1,0 +1,474 @@
+"""The pool of workers on Ray, the only file that knows it: the connection, the actors, and the thread that keeps book.
+
+The pool belongs to the deployment. Actors are named, detached and live in one Ray namespace; their names carry a
+fingerprint of all that they depend on (configuration, checkpoint, code), so pipeline processes with the same
+configuration share them, and a new configuration gets new ones beside the old. They end by `stop`, or by themselves
+after nobody has used them for a while.
+
+Without an address a pool starts a Ray of its own, which ends with its process. Processes of one machine that are to
+share a pool join one Ray: one that another process holds (`hold`, the command `weir pool start`), or a cluster.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from policies.question import Question
+from workers.actors import Described, Judge, Lost, Preparer, Watch, start_of
+from workers.bounds import Bounds
+from workers.classifier import Picture
+from workers.crew import Failed, Failure, Patience
+from workers.dispatch import Dispatch, Sizes
+from workers.fingerprint import of_classifier, of_code, of_values
+from workers.loading import ClassifierSpec, load
+from workers.passage import Passage, Questions
+from workers.store import Access, open_stores
+from workers.upload import Explained, Judged, Upload
+
+_log = logging.getLogger(__name__)
+
+#: How long a classifier waits for pictures from another machine.
+_BORROW_S: Final = 20.0
+#: How often the book-keeping looks at what is due.
+_TICK_S: Final = 0.05
+#: How often a Ray that cannot be reached is tried again.
+_RECONNECT_S: Final = 3.0
+_PROBE_S: Final = 2.0
+#: A surplus worker ends itself after this long without use.
+_SURPLUS_IDLE_S: Final = 60.0
+#: Calls that are answered while the worker is at another one.
+_ASIDE: Final = {"pulse": 4}
+#: Calls that a preparer works on at once.
+_PREPARER_CALLS: Final = 8
+_ASIDE_METHODS: Final = frozenset({"pulse", "describe", "turn", "go"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """How the pool runs.
+
+    Args:
+        address: Of the Ray to join; `auto` finds one on this machine; None starts one.
+        namespace: Pools in different namespaces know nothing of each other.
+        sizes: How many workers there are and how much they are given.
+        patience: How long they may take.
+        num_gpus: Of each classifier worker; fractions share a GPU.
+        threads: CPU threads of each classifier worker; None: all cores, shared out.
+        idle_s: How long workers live that nobody uses.
+        object_store_bytes: Of a Ray that is started here.
+    """
+
+    address: str | None = None
+    namespace: str = "weir"
+    sizes: Sizes = field(default_factory=Sizes)
+    patience: Patience = field(default_factory=Patience)
+    num_gpus: float = 0.0
+    threads: int | None = None
+    idle_s: float = 600.0
+    object_store_bytes: int = 512_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What is under way in one pool, for metrics."""
+
+    preparing: int
+    prepared: int
+    judging: int
+    explaining: int
+    workers: dict[str, int]
+    restarts: dict[str, int]
+    batches: int
+    batched: int
+
+
+class JudgeActor(Judge):
+    """A classifier in a process of its own."""
+
+    def __init__(self, spec: ClassifierSpec, idle_s: float, threads: int) -> None:
+        # Ray allows an actor without CPUs of its own one thread; the number must stand before torch is imported.
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # noqa: TID251 -- written for torch, not read
+        super().__init__(load(spec), watch=Watch(idle_s, _leave), node=_own_node(), borrow=_borrow)
+
+
+class PreparerActor(Preparer):
+    """A preparer of media in a process of its own."""
+
+    def __init__(self, access: Access, bounds: Bounds, idle_s: float) -> None:
+        super().__init__(
+            open_stores(access),
+            bounds,
+            watch=Watch(idle_s, _leave),
+            node=_own_node(),
+            keep=ray.put,
+        )
+
+
+def _own_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _leave() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _borrow(references: Sequence[Any]) -> list[tuple[Picture, ...] | Lost]:
+    """Return the pictures behind the references; whatever process kept them may be gone by now."""
+    if not references:
+        return []
+    try:
+        return list(ray.get(list(references), timeout=_BORROW_S))
+    except (ObjectLostError, GetTimeoutError):
+        if len(references) == 1:
+            return [Lost()]
+    return [found for one in references for found in _borrow([one])]
+
+
+def _end_process(pid: int, started: str) -> bool:
+    """End a process of this machine that does not answer; its start tells it from a later one with its number."""
+    if not started or start_of(pid) != started:
+        return False
+    os.kill(pid, signal.SIGKILL)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """How workers of one kind are hired."""
+
+    actor: Any
+    name: str
+    arguments: tuple[Any, ...]
+    least: int
+    num_gpus: float = 0.0
+
+
+class RayHands:
+    """Hires, calls and ends actors."""
+
+    def __init__(
+        self, roles: dict[str, _Role], options: PoolOptions, inbox: "queue.SimpleQueue[Any]"
+    ) -> None:
+        self._roles = roles
+        self._options = options
+        self._inbox = inbox
+
+    def hire(self, role: str, slot: int) -> Any:
+        """Return a handle to the actor in this place, made if it is not there."""
+        as_role = self._roles[role]
+        idle_s = self._options.idle_s
+        if slot >= as_role.least:
+            idle_s = min(idle_s, _SURPLUS_IDLE_S)
+        return as_role.actor.options(
+            name=f"{as_role.name}:{slot}",
+            namespace=self._options.namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=0,
+            max_task_retries=0,
+            num_cpus=0,
+            num_gpus=as_role.num_gpus,
+            scheduling_strategy="SPREAD",
+        ).remote(*as_role.arguments, idle_s)
+
+    def call(self, handle: Any, number: int, method: str, arguments: tuple[Any, ...]) -> None:
+        """Start a call; its outcome comes into the inbox under its number."""
+        try:
+            bound = getattr(handle, method)
+            if method in _ASIDE_METHODS:
+                bound = bound.options(concurrency_group="pulse")
+            future: Future[Any] = bound.remote(number, *arguments).future()
+        except RayError as error:
+            self._inbox.put((number, _failed(error)))
+            return
+        future.add_done_callback(partial(self._ended, number))
+
+    def end(self, handle: Any, described: Any) -> None:
+        """End an actor for good, also one that is stopped: Ray strikes it out, but leaves its process."""
+        with contextlib.suppress(RayError, ValueError):
+            ray.kill(handle, no_restart=True)
+            if isinstance(described, Described):
+                where = NodeAffinitySchedulingStrategy(node_id=described.node, soft=False)
+                task = ray.remote(_end_process).options(
+                    num_cpus=0, max_retries=0, scheduling_strategy=where
+                )
+                task.remote(described.identity.pid, described.identity.started)
+
+    def _ended(self, number: int, future: "Future[Any]") -> None:
+        error = future.exception()
+        self._inbox.put((number, future.result() if error is None else _failed(error)))
+
+
+def _failed(error: BaseException) -> Failed:
+    """Say what an error of Ray means for the call that it ended."""
+    detail = f"{type(error).__name__}: {error}"[:1000]
+    if isinstance(error, RayActorError | RayTaskError):
+        return Failed(Failure.DIED, detail, alive=True)
+    return Failed(Failure.SPARED, detail, alive=True)
+
+
+class RayPool:
+    """Judges uploads in the background, on Ray; a `Pool`."""
+
+    def __init__(
+        self,
+        specs: Sequence[ClassifierSpec],
+        *,
+        access: Access,
+        bounds: Bounds | None = None,
+        options: PoolOptions | None = None,
+    ) -> None:
+        """Start joining or starting Ray, in the background; uploads may be submitted at once."""
+        self._specs = tuple(specs)
+        self._options = options or PoolOptions()
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Condition()
+        self._passages: dict[int, Passage] = {}
+        self._judged: deque[tuple[Passage, Judged]] = deque()
+        self._explained: deque[tuple[Passage, Explained]] = deque()
+        self._asked: tuple[tuple[Question, ...], Questions] = ((), Questions(()))
+        self._closing = False
+        self._error: Exception | None = None
+        hands = RayHands(
+            _roles(self._specs, access, bounds or Bounds(), self._options),
+            self._options,
+            self._inbox,
+        )
+        self._dispatch = Dispatch(
+            hands,
+            self,
+            len(self._specs),
+            sizes=self._options.sizes,
+            patience=self._options.patience,
+        )
+        self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
+        self._thread.start()
+
+    # What the pipeline calls.
+
+    def covers(self, question: Question) -> bool:
+        """Return whether any configured classifier can judge the question; `ready` makes this certain.
+
+        What only a loaded classifier can say counts as covered until then.
+        """
+        if not any(spec.asks(question) for spec in self._specs):
+            return False
+        said = [self._dispatch.covers(index, question) for index in range(len(self._specs))]
+        return any(one is not False for one in said)
+
+    def ready(self, questions: Sequence[Question] = (), *, timeout_s: float) -> bool:
+        """Wait until every classifier is loaded and has said which of the questions it covers."""
+        asked = self._question_set(questions)
+        self._inbox.put(partial(self._dispatch.learn, asked))
+        until_s = time.monotonic() + timeout_s
+        while not self._dispatch.is_ready(asked.digest):
+            if self._error or time.monotonic() > until_s:
+                return False
+            time.sleep(_TICK_S)
+        return True
+
+    def submit(
+        self, uploads: Sequence[Upload], questions: Sequence[Question], *, alone: bool = False
+    ) -> None:
+        """Start judging uploads; `alone` puts each upload into a call of its own."""
+        asked = self._question_set(questions)
+        now_s = time.monotonic()
+        passages = [
+            Passage(upload=upload, questions=asked, alone=alone, since_s=now_s)
+            for upload in uploads
+        ]
+        with self._lock:
+            for passage in passages:
+                key = passage.upload.key
+                if key in self._passages:
+                    raise ValueError(f"key {key} was submitted before and not released")
+            self._passages.update((passage.upload.key, passage) for passage in passages)
+        self._inbox.put(partial(self._dispatch.submit, passages, now_s))
+
+    def finished(self, *, timeout_s: float = 0.0) -> list[Judged]:
+        """Return what was judged since the last call, waiting up to `timeout_s` for the first."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._judged or self._error, timeout=timeout_s)
+            self._raise()
+            found = [judged for _, judged in self._judged]
+            for passage, judged in self._judged:
+                if judged.fault is not None:
+                    # There is nothing to explain and nothing kept: the key is free again.
+                    del self._passages[passage.upload.key]
+            self._judged.clear()
+        return found
+
+    def explain(self, key: int, questions: Sequence[Question]) -> None:
+        """Start writing rationales for these questions of a judged upload that was not released."""
+        with self._lock:
+            passage = self._passages[key]
+        if passage.wanted is not None:
+            raise ValueError(f"key {key} is being explained already")
+        passage.wanted = tuple(questions)
+        self._inbox.put(partial(self._dispatch.explain, passage, time.monotonic()))
+
+    def explained(self, *, timeout_s: float = 0.0) -> list[Explained]:
+        """Return the rationales that were finished since the last call."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._explained or self._error, timeout=timeout_s)
+            self._raise()
+            found = [explained for _, explained in self._explained]
+            self._explained.clear()
+        return found
+
+    def release(self, keys: Sequence[int]) -> None:
+        """Let go of everything that is kept for these uploads; unfinished work on them never comes back."""
+        with self._lock:
+            passages = [p for key in keys if (p := self._passages.pop(key, None))]
+            for passage in passages:
+                passage.gone = True
+            released = set(passages)
+            self._judged = deque(pair for pair in self._judged if pair[0] not in released)
+            self._explained = deque(pair for pair in self._explained if pair[0] not in released)
+        self._inbox.put(partial(self._dispatch.release, passages, time.monotonic()))
+
+    def last_answer_at(self) -> float | None:
+        """Return when a classifier last answered (seconds since the epoch), or None if none ever did."""
+        answers = [bench.crew.last_answer_at for bench in self._dispatch.benches]
+        return max((at for at in answers if at is not None), default=None)
+
+    def backlog(self) -> Backlog:
+        """Return what is under way, for metrics."""
+        return Backlog(**self._dispatch.numbers())
+
+    def close(self) -> None:
+        """Let go of the pool; actors that other pipelines share live on."""
+        self._closing = True
+        self._inbox.put(None)
+        self._thread.join()
+
+    # What the book-keeping calls.
+
+    def hand_over(self, passage: Passage, judged: Judged) -> None:
+        """Take a judgement or a fault."""
+        with self._lock:
+            if self._passages.get(passage.upload.key) is passage:
+                self._judged.append((passage, judged))
+                self._lock.notify_all()
+
+    def hand_reasons(self, passage: Passage, explained: Explained) -> None:
+        """Take rationales."""
+        with self._lock:
+            if self._passages.get(passage.upload.key) is passage:
+                self._explained.append((passage, explained))
+                self._lock.notify_all()
+
+    # The thread.
+
+    def _question_set(self, questions: Sequence[Question]) -> Questions:
+        asked = tuple(questions)
+        if asked != self._asked[0]:
+            self._asked = asked, Questions(asked)
+        return self._asked[1]
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            started = connect(self._options)
+            due_s = time.monotonic()
+            while not self._closing:
+                with contextlib.suppress(queue.Empty):
+                    self._take(self._inbox.get(timeout=max(0.0, due_s - time.monotonic())))
+                if (now_s := time.monotonic()) >= due_s:
+                    self._dispatch.tick(now_s)
+                    due_s = now_s + _TICK_S
+            if started:
+                ray.shutdown()
+        except Exception as error:  # noqa: BLE001 -- raised again in the thread of the caller
+            with self._lock:
+                self._error = error
+                self._lock.notify_all()
+
+    def _take(self, event: Any) -> None:
+        if callable(event):
+            event()
+        elif event is not None:
+            number, outcome = event
+            self._dispatch.ended(number, outcome, time.monotonic())
+
+
+def _roles(
+    specs: Sequence[ClassifierSpec], access: Access, bounds: Bounds, options: PoolOptions
+) -> dict[str, _Role]:
+    judge = ray.remote(concurrency_groups=_ASIDE)(JudgeActor)
+    preparer = ray.remote(concurrency_groups=_ASIDE, max_concurrency=_PREPARER_CALLS)(PreparerActor)
+    most = options.sizes.classifiers[1] * len(specs)
+    threads = options.threads or max(1, (os.cpu_count() or 1) // most)
+    roles = {
+        f"classifier-{index}": _Role(
+            actor=judge,
+            name=f"classifier:{spec.name}:{of_classifier(spec)}:{of_code()}",
+            arguments=(spec, threads),
+            least=options.sizes.classifiers[0],
+            num_gpus=options.num_gpus,
+        )
+        for index, spec in enumerate(specs)
+    }
+    told = of_values(access.folder, access, access.access_key, access.secret_key, bounds)
+    roles["preparer"] = _Role(
+        actor=preparer,
+        name=f"preparer:{told}:{of_code()}",
+        arguments=(access, bounds),
+        least=options.sizes.preparers[0],
+    )
+    return roles
+
+
+def connect(options: PoolOptions) -> bool:
+    """Join the Ray at the address, or start one; return whether this process started it."""
+    if ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # noqa: TID251 -- written for Ray, not read
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if options.address is None:
+        ray.init(
+            address="local",
+            namespace=options.namespace,
+            num_cpus=os.cpu_count(),
+            object_store_memory=options.object_store_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+        return True
+    _use_token()
+    ray.init(
+        address=options.address,
+        namespace=options.namespace,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    return False
+
+
+def _use_token() -> None:
+    # A Ray that was started on this machine asks for the token in its user's home; joining does not look there by
+    # itself. Releases before tokens do not have this.
+    with contextlib.suppress(ImportError):
+        from ray._private.authentication.authentication_token_setup import (
+            maybe_enable_token_auth_if_token_available,
+        )
+
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
