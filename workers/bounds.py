@@ -7,8 +7,8 @@ from typing import Final
 from workers.errors import MediaRefusedError
 from workers.refusal import Refusal
 
-#: An animation may hold this many times `max_pixels`, all frames together: 500 frames of 1,000 by 1,000.
-_ANIMATED: Final = 10
+#: An animation may hold this many times `max_pixels`, all frames together: 250 frames of 1,000 by 1,000.
+_ANIMATED: Final = 5
 #: What a frame costs beside its pixels, in pixels.
 _FRAME_PIXELS: Final = 20_000
 #: An upload's pictures hold this many times `max_side` squared at most, however many media it has.
@@ -35,7 +35,7 @@ class Bounds:
     max_media: int = 10
     max_side: int = 2048
     fetch_timeout_s: float = 10.0
-    max_decode_s: float = 20.0
+    max_decode_s: float = 10.0
 
     def share_pixels(self, media: int) -> int:
         """Return how many pixels the pictures of one medium may have, where the upload has so many media.

@@ -38,7 +38,7 @@ class Refusal(StrEnum):
     UNKNOWN_TYPE = "unknown_type"
     #: More pixels than `max_pixels` in one picture.
     TOO_MANY_PIXELS = "too_many_pixels"
-    #: An animation whose frames together hold more than `max_pixels` ten times over.
+    #: An animation whose frames together hold several times `max_pixels`.
     ANIMATION_TOO_LONG = "animation_too_long"
     #: Built so that reading it costs far more than a picture of its size: endless scans, chunks or metadata.
     TOO_COMPLEX = "too_complex"
