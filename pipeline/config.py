@@ -59,6 +59,8 @@ class Store(_Section):
     """Where media lie: `s3://…` by any endpoint, and one folder for `file:` and relative references."""
 
     folder: Path | None = None
+    #: Where `weir send` puts media and what `weir doctor` tries: `s3://BUCKET/PREFIX`, or a folder below the store's.
+    uploads: str = ""
     endpoint: str | None = None
     region: str = "us-east-1"
     access_key: SecretStr | None = None

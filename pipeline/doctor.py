@@ -17,13 +17,16 @@ from policies.folder import inspect
 from policies.question import Question
 from policies.schema import PolicySet, Status
 from workers.classifier import Classifier
-from workers.errors import WorkerError
+from workers.errors import MediaRefusedError, WorkerError
 from workers.loading import ClassifierSpec, load
-from workers.store import open_stores
+from workers.refusal import Refusal
+from workers.store import Stores, open_stores
 
 #: Settings of a classifier that are named like this are not shown.
 _SECRET: Final = re.compile("key|token|secret|password", re.IGNORECASE)
 _OLDEST_REDIS: Final = (6, 2)
+_NOT_THERE: Final = "weir-doctor-asks-for-what-is-not-there"
+_TRY_S: Final = 10.0
 
 State = Literal["well", "warning", "wrong"]
 
@@ -47,7 +50,7 @@ def examine(settings: Settings, *, models: bool = True) -> Iterator[Diagnosis]:
     yield from found
     yield from _kafka(settings)
     yield _redis(settings)
-    yield _store(settings)
+    yield from _store(settings)
     yield from _ray(settings)
     if models and policies is not None:
         yield from _classifiers(settings, policies)
@@ -173,20 +176,42 @@ def _redis(settings: Settings) -> Diagnosis:
     return Diagnosis(of="redis", state="well", says=f"{shown}, version {said['redis_version']}")
 
 
-def _store(settings: Settings) -> Diagnosis:
-    places = [str(settings.store.folder)] if settings.store.folder is not None else []
-    if settings.store.endpoint is not None or not places:
-        places.append(settings.store.endpoint or f"S3 in {settings.store.region}")
-    try:
-        open_stores(access(settings)).check()
-    except WorkerError as error:
-        return Diagnosis(
+def _store(settings: Settings) -> Iterator[Diagnosis]:
+    store, stores = settings.store, open_stores(access(settings))
+    if store.folder is not None:
+        yield _used("media folder", str(store.folder), stores.store_for("file:///").check)
+    in_s3 = store.uploads.startswith("s3:")
+    if in_s3 or store.endpoint is not None or store.access_key is not None:
+        where = store.endpoint or f"S3 in {store.region}"
+        yield _used("media in S3", where, stores.store_for("s3://bucket/key").check)
+    elif store.folder is None:
+        yield Diagnosis(
             of="media store",
             state="wrong",
-            says=str(error),
-            remedy="mend WEIR_STORE_…, or make the folder or bucket",
+            says="neither a folder nor S3 is configured: only captions can be judged",
+            remedy="set WEIR_STORE_FOLDER, or WEIR_STORE_ENDPOINT with its keys",
         )
-    return Diagnosis(of="media store", state="well", says=" and ".join(places))
+    if in_s3:
+        yield _used("bucket", store.uploads, lambda: _try_bucket(stores, store.uploads))
+
+
+def _used(of: str, where: str, use: Callable[[], None]) -> Diagnosis:
+    try:
+        use()
+    except WorkerError as error:
+        remedy = "mend WEIR_STORE_…, or make what is missing"
+        return Diagnosis(of=of, state="wrong", says=f"{where}: {error}", remedy=remedy)
+    return Diagnosis(of=of, state="well", says=where)
+
+
+def _try_bucket(stores: Stores, uploads: str) -> None:
+    """Ask for an object that is not there: the answer tells a bucket that is there from one that is not."""
+    uri = f"{uploads.rstrip('/')}/{_NOT_THERE}"
+    try:
+        stores.fetch(uri, max_bytes=1, timeout_s=_TRY_S)
+    except MediaRefusedError as error:
+        if error.reason != Refusal.MISSING or error.detail.startswith("NoSuchBucket"):
+            raise
 
 
 def _ray(settings: Settings) -> Iterator[Diagnosis]:

@@ -60,7 +60,10 @@ def send(
     with _progress() as progress:
         stored = progress.add_task("sent", total=len(waiting))
         events = sending.deliver(
-            waiting, settings, prefix=to, stored=lambda: progress.advance(stored)
+            waiting,
+            settings,
+            prefix=to or settings.store.uploads,
+            stored=lambda: progress.advance(stored),
         )
         if decisions is None:
             _print(
