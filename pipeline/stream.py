@@ -65,6 +65,8 @@ _IDLE_S: Final = 0.25
 _BUSY_S: Final = 0.005
 #: How long a poll waits for records when finished work waits for the group to settle.
 _SETTLING_S: Final = 0.02
+#: How often the classifiers are asked again what they can judge.
+_COVERAGE_S: Final = 5.0
 #: Records in one transaction: enough to fill it, few enough to keep it short.
 _MAX_COMMIT: Final = 1_000
 #: Longest pause after a transaction that was aborted; far below the longest time between two polls.
@@ -81,6 +83,15 @@ class Limits:
     max_rescores: int = 5
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Coverage:
+    """Which questions of a policy set are asked, and which policies no classifier can judge."""
+
+    uncovered: frozenset[str]
+    asked: tuple[Question, ...]
+    looked_s: float
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """One upload in work."""
@@ -89,7 +100,7 @@ class Job:
     record: Record
     event: UploadEvent
     policies: PolicySet
-    uncovered: frozenset[str]
+    coverage: _Coverage
     alone: bool
     began_s: float = field(default_factory=time.monotonic)
     attempts: int = 0
@@ -127,7 +138,8 @@ class Stream:
         self._must_rewind = False
         self._aborts = 0
         self._published: set[str] = set()
-        self._coverage: dict[str, tuple[frozenset[str], tuple[Question, ...]]] = {}
+        self._unpublished: dict[str, PolicySet] = {}
+        self._coverage: dict[str, _Coverage] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop, then leave in good order: unfinished work is read again by whoever comes next."""
@@ -172,6 +184,8 @@ class Stream:
         """Take records into work, in order: each becomes a job for the pool, or a dead letter at once."""
         self._start_new()
         policies = self._policies()
+        if policies.digest not in self._published:
+            self._unpublished[policies.digest] = policies
         now = self._now()
         jobs = []
         for partition, records in self._pending.items():
@@ -199,14 +213,14 @@ class Stream:
             *jobs,
             *(self._jobs[key] for key in self._away.due(time.monotonic()) if key in self._jobs),
         ]
-        batches: dict[tuple[str, bool], list[Job]] = {}
+        batches: dict[tuple[int, bool], list[Job]] = {}
         for job in due:
             if not self._asked(job):
                 self._decide(job, Judged(key=job.key))
                 continue
-            batches.setdefault((job.policies.digest, job.alone), []).append(job)
-        for (digest, alone), batch in batches.items():
-            questions = self._coverage[digest][1]
+            batches.setdefault((id(job.coverage), job.alone), []).append(job)
+        for (_, alone), batch in batches.items():
+            questions = batch[0].coverage.asked
             self._pool.submit([_upload(job) for job in batch], questions, alone=alone)
             telemetry.BATCH.observe(len(batch))
 
@@ -237,7 +251,7 @@ class Stream:
         if not due.results or not self._link.may_commit():
             return
         outgoing: list[Outgoing] = []
-        sets = self._new_sets()
+        sets = list(self._unpublished.values())
         outgoing += [policy_set_record(policies) for policies in sets]
         for outcome in due.results:
             outgoing += outcome.outgoing
@@ -245,7 +259,8 @@ class Stream:
             self._link.commit(outgoing, due.marks)
         self._aborts = 0
         self._checkpoint.settle(due)
-        self._published.update(policies.digest for policies in sets)
+        self._published.update(self._unpublished)
+        self._unpublished.clear()
         self._seen(due.results)
 
     def leave(self) -> None:
@@ -316,32 +331,34 @@ class Stream:
 
     def _job(self, record: Record, event: UploadEvent, policies: PolicySet, *, alone: bool) -> Job:
         telemetry.unknown(event.unknown())
-        uncovered, _ = self._covered(policies)
         self._next_key += 1
         job = Job(
             key=self._next_key,
             record=record,
             event=event,
             policies=policies,
-            uncovered=uncovered,
+            coverage=self._covered(policies),
             alone=alone,
         )
         self._jobs[job.key] = job
         return job
 
-    def _covered(self, policies: PolicySet) -> tuple[frozenset[str], tuple[Question, ...]]:
+    def _covered(self, policies: PolicySet) -> _Coverage:
+        """Return what of a set can be judged; looked at anew now and then, because classifiers come and go."""
         found = self._coverage.get(policies.digest)
-        if found is None:
+        now_s = time.monotonic()
+        if found is None or now_s - found.looked_s > _COVERAGE_S:
             covered = {
                 question.id for question in policies.questions if self._pool.covers(question)
             }
             uncovered = frozenset(q.policy for q in policies.questions if q.id not in covered)
             asked = tuple(q for q in policies.questions if q.policy not in uncovered)
-            found = self._coverage[policies.digest] = (uncovered, asked)
+            found = _Coverage(uncovered=uncovered, asked=asked, looked_s=now_s)
+            self._coverage[policies.digest] = found
         return found
 
     def _asked(self, job: Job) -> bool:
-        return bool(questions_for(job.event, job.policies, uncovered=job.uncovered))
+        return bool(questions_for(job.event, job.policies, uncovered=job.coverage.uncovered))
 
     def _judged(self, job: Job, judged: Judged) -> None:
         fault = judged.fault
@@ -411,7 +428,7 @@ class Stream:
                 job.record, job.event, media=judged.media_digests, stages=_stages(judged)
             ),
             now=now,
-            uncovered=job.uncovered,
+            uncovered=job.coverage.uncovered,
         )
         spoken = [f.question for f in decision.findings if f.outcome != "none"]
         if spoken and self._limits.rationale_wait_s > 0:
@@ -461,10 +478,6 @@ class Stream:
         self._must_rewind = True
         time.sleep(min(0.05 * 2.0 ** min(self._aborts, 10), _MAX_BACKOFF_S))
 
-    def _new_sets(self) -> list[PolicySet]:
-        policies = self._policies()
-        return [] if policies.digest in self._published else [policies]
-
     def _seen(self, outcomes: Sequence[Outcome]) -> None:
         now_s = self._clock()
         for outcome in outcomes:
@@ -503,7 +516,7 @@ def _after_s(job: Job) -> float:
     """Return how long the classifier must have been away before every policy of the job has waited long enough."""
     waits = [
         policy.when_unavailable.after.total_seconds()
-        for policy, _ in questions_for(job.event, job.policies, uncovered=job.uncovered)
+        for policy, _ in questions_for(job.event, job.policies, uncovered=job.coverage.uncovered)
     ]
     return max(waits, default=0.0)
 

@@ -19,10 +19,10 @@ class StubBroker:
     """Topics of one process's memory, with committed positions and who holds which partition."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+        self.clock = clock
         self.records: dict[Partition, list[Record]] = {}
         self.marks: dict[Partition, Mark] = {}
-        self.owner: dict[Partition, "StubLink"] = {}
+        self.owner: dict[Partition, StubLink] = {}
 
     def write(self, out: Outgoing, *, number: int = 0) -> Record:
         """Append a record to a partition of its topic."""
@@ -32,7 +32,7 @@ class StubBroker:
             topic=out.topic,
             partition=number,
             offset=len(log),
-            timestamp_s=self._clock(),
+            timestamp_s=self.clock(),
             key=out.key,
             value=out.value,
             headers=out.headers,
@@ -135,7 +135,7 @@ class StubPool:
     """A `Pool` in the same process: `judge` says what comes of one upload, at once or when `hold` ends."""
 
     def __init__(self, judge: Callable[[Upload, Sequence[Question]], Judged]) -> None:
-        self._judge = judge
+        self.judge = judge
         self._done: deque[Judged] = deque()
         self._explained: deque[Explained] = deque()
         self._held: dict[int, tuple[Upload, tuple[Question, ...]]] = {}
@@ -169,7 +169,7 @@ class StubPool:
         keys = sorted(self._held, reverse=last_first)[:count]
         for key in keys:
             upload, questions = self._held.pop(key)
-            self._done.append(self._judge(upload, questions))
+            self._done.append(self.judge(upload, questions))
 
     def finished(self, *, timeout_s: float = 0.0) -> list[Judged]:
         """Return what was judged since the last call."""
