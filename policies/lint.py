@@ -170,9 +170,9 @@ def _idle_clauses(policy: Policy) -> Iterator[Fault]:
                 remedy="name fewer clauses, or delete it",
                 level="warning",
             )
-    first: dict[str, str] = {}
+    first: dict[object, str] = {}
     for key, clause in policy.clauses.items():
-        if (same := first.setdefault(clause.text.casefold(), key)) != key:
+        if (same := first.setdefault((clause.text.casefold(), clause.examples), key)) != key:
             yield Fault(
                 path=("clauses", key, "text"),
                 what=f"it says the same as {same}",

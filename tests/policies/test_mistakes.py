@@ -621,7 +621,7 @@ MISTAKES = (
     Mistake(
         "clause that says the same",
         "text: Offers a knife for sale.",
-        "text: Shows a knife.",
+        "text: Shows a knife.\n    examples: [a dagger]",
         15,
         11,
         "clauses.K2.text",
