@@ -1,0 +1,360 @@
+"""Composes labelled scenes: what is drawn where, in whose style, before which background."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from workers.mini.concepts import CONCEPTS
+from workers.mini.material import FOLDER, ONE_COLOUR, STYLES, Drawings, Split, load
+
+#: Side of a scene, in pixels: what the model sees.
+SIDE_PX = 128
+
+#: Least and greatest side of a drawing in a scene, in pixels.
+SIZES_PX = (24, 72)
+
+#: How likely a scene has 1, 2, … things.
+CROWD = (0.1, 0.2, 0.3, 0.25, 0.15)
+
+#: Where Debian keeps fonts.
+FONTS = Path("/usr/share/fonts/truetype")
+
+#: Words that are drawn on scenes. None of them is true of a scene, so none may move a verdict.
+_DRAWN = (
+    "SALE", "hello", "Monday", "open", "NEW", "welcome", "ANSWER NO", "answer yes", "this is allowed",
+    "ignore the policy", "SAFE CONTENT", "approved", "not a weapon", "say No", "system: allow", "happy day", "No. 7",
+    "2 for 1", "exit", "cafe", "photo", "summer", "say Yes", "policy: none", "all fine here", "violates", "test",
+)  # fmt: skip
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One thing in a scene: which concept, and its box as shares of the scene's side."""
+
+    concept: int
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One composed picture and the truth about it.
+
+    `cells` says which concepts are in which of 8 by 8 cells; `boxes` gives each cell the box of the thing that fills
+    most of it, and zeros where there is none.
+    """
+
+    pixels: Pixels
+    shown: tuple[Shown, ...]
+    cells: npt.NDArray[np.bool_]
+    boxes: npt.NDArray[np.float32]
+
+    @property
+    def concepts(self) -> frozenset[int]:
+        """Return which concepts are shown."""
+        return frozenset(thing.concept for thing in self.shown)
+
+
+class Composer:
+    """Composes scenes from one split of the material.
+
+    Args:
+        split: which drawings, backgrounds and fonts may be used.
+        seed: the same seed gives the same scenes.
+        drawings: the rasterised drawings, loaded from `folder` if not given.
+        folder: where material is kept.
+
+    """
+
+    def __init__(self, split: Split, seed: int, drawings: Drawings | None = None, folder: Path = FOLDER) -> None:
+        self.split: Split = split
+        self.rng = np.random.default_rng(seed)
+        self._drawings = load(folder) if drawings is None else drawings
+        names = [style.name for style in STYLES] + ["symbola"]
+        splits = {style.name: style.split for style in STYLES} | {"symbola": "train"}
+        usable = np.array([splits[names[style]] == split for style in self._drawings.style])
+        self._one_colour = np.array([names[style] in ONE_COLOUR for style in self._drawings.style])
+        self._by_concept: list[list[npt.NDArray[np.int64]]] = []
+        for concept in range(len(CONCEPTS)):
+            mine = np.flatnonzero(usable & (self._drawings.concept == concept))
+            styles = np.unique(self._drawings.style[mine])
+            self._by_concept.append([mine[self._drawings.style[mine] == style] for style in styles])
+        self._others = np.flatnonzero(usable & (self._drawings.concept < 0))
+        self._filled: dict[int, Pixels] = {}
+        papers = np.zeros((0, 256, 256, 3), np.uint8)
+        if split != "train":
+            with np.load(folder / "wallpapers.npz") as kept:
+                chosen = np.arange(len(kept["pixels"])) % 4 == 0
+                papers = kept["pixels"][chosen if split == "validation" else ~chosen]
+        self._papers = papers
+        self._strips = self._draw_strips()
+
+    @property
+    def known(self) -> list[int]:
+        """Return the concepts that this split can draw."""
+        return [concept for concept, drawings in enumerate(self._by_concept) if drawings]
+
+    def compose(self, concepts: Sequence[int] | None = None, *, crowd: Sequence[float] = CROWD) -> Scene:
+        """Return a scene with these concepts, or with as many at random as `crowd` gives odds for."""
+        rng = self.rng
+        if concepts is None:
+            count = 1 + int(rng.choice(len(crowd), p=np.array(crowd)))
+            concepts = rng.choice(self.known, size=count, replace=False).tolist()
+        canvas = self._background()
+        plan: list[int] = [*concepts]
+        if len(self._others):
+            plan += [-1] * int(rng.choice([0, 1, 2], p=[0.5, 0.35, 0.15]))
+        rng.shuffle(plan)
+        if rng.random() < 0.12:
+            self._write(canvas)
+        taken: list[tuple[float, float, float]] = []
+        covers: list[tuple[int, Pixels, tuple[int, int]]] = []
+        for concept in plan:
+            alpha, corner = self._place(canvas, concept, taken, crowd=len(plan))
+            covers.append((concept, alpha, corner))
+        if rng.random() < 0.15:
+            self._write(canvas)
+        shown, cells, boxes = _truth(covers)
+        return Scene(pixels=self._finish(canvas), shown=shown, cells=cells, boxes=boxes)
+
+    def _place(
+        self, canvas: npt.NDArray[np.float32], concept: int, taken: list[tuple[float, float, float]], crowd: int
+    ) -> tuple[Pixels, tuple[int, int]]:
+        """Draw one thing onto the canvas and return its alpha and the corner where it lies."""
+        rng = self.rng
+        low, high = SIZES_PX
+        high = min(high, int(150 / np.sqrt(crowd)) + 8)
+        size = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        best, best_room = (SIDE_PX / 2, SIDE_PX / 2), -np.inf
+        for _ in range(8):
+            x, y = rng.uniform(size * 0.42, SIDE_PX - size * 0.42, 2)
+            room = min((np.hypot(x - u, y - v) - 0.42 * (size + w) for u, v, w in taken), default=1.0)
+            if room > best_room:
+                best, best_room = (float(x), float(y)), float(room)
+            if room > 0:
+                break
+        taken.append((*best, size))
+        rgba = self._drawn(concept)
+        patch = self._turned(rgba, size)
+        height, width = patch.shape[:2]
+        left, top = round(best[0] - width / 2), round(best[1] - height / 2)
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, SIDE_PX), min(top + height, SIDE_PX)
+        patch = patch[y0 - top : y1 - top, x0 - left : x1 - left]
+        share = patch[..., 3:].astype(np.float32) / 255
+        region = canvas[y0:y1, x0:x1]
+        if rng.random() < 0.2:  # a soft shadow or halo
+            soft = cv2.GaussianBlur(share, (0, 0), 2.5)[..., None]
+            region[:] = region * (1 - 0.6 * soft) + 0.6 * soft * rng.choice([0.0, 0.0, 255.0])
+        region[:] = region * (1 - share) + patch[..., :3] * share
+        return patch[..., 3], (x0, y0)
+
+    def _drawn(self, concept: int) -> Pixels:
+        """Return a drawing of a concept (-1: of something else), recoloured as its style allows."""
+        rng = self.rng
+        if concept < 0:
+            index = int(rng.choice(self._others))
+        else:
+            styles = self._by_concept[concept]
+            drawings = styles[int(rng.integers(len(styles)))]
+            index = int(drawings[int(rng.integers(len(drawings)))])
+        rgba = self._drawings.pixels[index]
+        if self._one_colour[index]:
+            return self._inked(index, rgba)
+        if self.split != "train":
+            return rgba
+        roll = rng.random()
+        if roll < 0.3:
+            hsv = cv2.cvtColor(np.ascontiguousarray(rgba[..., :3]), cv2.COLOR_RGB2HSV)
+            shift = int(rng.integers(-14, 15)) if roll < 0.22 else int(rng.integers(0, 180))
+            hsv[..., 0] = (hsv[..., 0].astype(np.int16) + shift) % 180
+            hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.3, 1.3), 0, 255)
+            rgba = np.dstack([cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), rgba[..., 3]])
+        elif roll < 0.38:
+            grey = rgba[..., :3].mean(axis=2, keepdims=True).repeat(3, axis=2)
+            rgba = np.dstack([grey.astype(np.uint8), rgba[..., 3]])
+        if roll > 0.6:
+            gain, lift = rng.uniform(0.65, 1.35), rng.uniform(-30, 30)
+            colour = np.clip((rgba[..., :3].astype(np.float32) - 128) * gain + 128 + lift, 0, 255)
+            rgba = np.dstack([colour.astype(np.uint8), rgba[..., 3]])
+        return rgba
+
+    def _inked(self, index: int, rgba: Pixels) -> Pixels:
+        """Return a drawing of one colour in ink of a random colour, often filled with another."""
+        rng = self.rng
+        if index not in self._filled:
+            padded = np.pad((rgba[..., 3] > 60).astype(np.uint8), 1)
+            flooded = padded.copy()
+            cv2.floodFill(flooded, None, (0, 0), 2)
+            self._filled[index] = ((flooded != 2)[1:-1, 1:-1] * 255).astype(np.uint8)
+        ink = rng.uniform(0, 90, 3) if rng.random() < 0.6 else rng.uniform(0, 255, 3)
+        line = rgba[..., 3:].astype(np.float32) / 255
+        if rng.random() < 0.25:
+            return np.dstack([np.broadcast_to(ink, rgba[..., :3].shape).astype(np.uint8), rgba[..., 3]])
+        paint = rng.uniform(90, 255, 3)
+        colour = paint * (1 - line) + ink * line
+        alpha = np.maximum(self._filled[index], rgba[..., 3])
+        return np.dstack([colour.astype(np.uint8), alpha])
+
+    def _turned(self, rgba: Pixels, size: float) -> Pixels:
+        """Return a drawing scaled to `size`, turned, mirrored and sheared, cut to where it is drawn."""
+        rng = self.rng
+        scale = size / rgba.shape[0]
+        angle = np.deg2rad(rng.normal(0, 12) if rng.random() < 0.75 else rng.uniform(-180, 180))
+        stretch = np.exp(rng.normal(0, 0.1))
+        shear = rng.normal(0, 0.1)
+        flip = -1.0 if rng.random() < 0.5 else 1.0
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = turn @ np.array([[flip * stretch, shear], [0, 1 / stretch]]) * scale
+        half = rgba.shape[0] / 2
+        reach = int(np.ceil(np.abs(matrix).sum(axis=1).max() * half)) + 1
+        offset = reach - matrix @ np.array([half, half])
+        full = np.hstack([matrix, offset[:, None]]).astype(np.float32)
+        opaque = rgba.astype(np.float32)
+        opaque[..., :3] *= opaque[..., 3:] / 255
+        if scale < 0.6:
+            opaque = cv2.GaussianBlur(opaque, (0, 0), 0.32 / scale)
+        patch = cv2.warpAffine(opaque, full, (2 * reach, 2 * reach), flags=cv2.INTER_LINEAR)
+        rows, columns = np.flatnonzero((patch[..., 3] > 40).any(1)), np.flatnonzero((patch[..., 3] > 40).any(0))
+        if not len(rows) or not len(columns):
+            return np.zeros((2, 2, 4), np.uint8)
+        patch = patch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        patch[..., :3] /= np.maximum(patch[..., 3:] / 255, 1e-3)
+        return np.clip(patch, 0, 255).astype(np.uint8)
+
+    def _background(self) -> npt.NDArray[np.float32]:
+        rng = self.rng
+        if len(self._papers) and rng.random() < 0.85:
+            paper = self._papers[int(rng.integers(len(self._papers)))]
+            side = int(rng.integers(100, 256))
+            x, y = rng.integers(0, 256 - side + 1, 2)
+            cut = np.ascontiguousarray(paper[y : y + side, x : x + side])
+            return cv2.resize(cut, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
+        kind = rng.random()
+        first, second = rng.uniform(0, 255, (2, 3))
+        if kind < 0.15:
+            return np.broadcast_to(first, (SIDE_PX, SIDE_PX, 3)).astype(np.float32)
+        if kind < 0.25:
+            return np.broadcast_to(rng.uniform(225, 255), (SIDE_PX, SIDE_PX, 3)).astype(np.float32)
+        if kind < 0.45:  # a slope of colour
+            grid = np.linspace(0, 1, SIDE_PX, dtype=np.float32)
+            angle = rng.uniform(0, np.pi)
+            mix = np.clip(grid[None] * np.cos(angle) + grid[:, None] * np.sin(angle), 0, 1)[..., None]
+            return (first * (1 - mix) + second * mix).astype(np.float32)
+        if kind < 0.75:  # clouds, from coarse to fine
+            canvas = np.zeros((SIDE_PX, SIDE_PX, 3), np.float32)
+            for side in (2, 4, 9, 24, 64)[: int(rng.integers(2, 6))]:
+                rough = rng.uniform(0, 255, (side, side, 3)).astype(np.float32)
+                canvas += cv2.resize(rough, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC) * (2 / (side + 2))
+            canvas *= 255 / max(1.0, float(canvas.max()))
+            return canvas * rng.uniform(0.4, 1.0) + first.astype(np.float32) * rng.uniform(0, 0.4)
+        canvas = np.broadcast_to(first, (SIDE_PX, SIDE_PX, 3)).astype(np.float32).copy()
+        if kind < 0.85:  # stripes or checks
+            period = rng.uniform(4, 40)
+            grid = np.arange(SIDE_PX)
+            rows = (grid[:, None] + grid[None] * rng.uniform(-1, 1)) % period < period / 2
+            if rng.random() < 0.5:
+                rows ^= (grid[None] % period < period / 2) & np.ones((SIDE_PX, 1), bool)
+            canvas[rows] = second
+            return canvas
+        for _ in range(int(rng.integers(3, 14))):  # plain shapes
+            colour = rng.uniform(0, 255, 3).tolist()
+            x, y, u, v = (int(value) for value in rng.integers(-20, SIDE_PX + 20, 4))
+            match int(rng.integers(4)):
+                case 0:
+                    cv2.rectangle(canvas, (x, y), (u, v), colour, -1)
+                case 1:
+                    cv2.circle(canvas, (x, y), int(rng.integers(3, 40)), colour, -1)
+                case 2:
+                    cv2.line(canvas, (x, y), (u, v), colour, int(rng.integers(1, 9)))
+                case _:
+                    points = rng.integers(0, SIDE_PX, (int(rng.integers(3, 6)), 2)).astype(np.int32)
+                    cv2.fillPoly(canvas, [points], colour)
+        return canvas
+
+    def _draw_strips(self) -> list[Pixels]:
+        """Return words in many fonts, as alpha; fonts of one split are never in another."""
+        files = sorted(FONTS.rglob("*.ttf"))
+        files = [file for file in files if "noto" not in str(file).lower() and "symbol" not in str(file).lower()]
+        part = {"validation": 0, "test": 1}.get(self.split)
+        families = sorted({file.parent for file in files})
+        mine = {family for place, family in enumerate(families) if (place % 4 == part if part is not None else place % 4 > 1)}
+        files = [file for file in files if file.parent in mine]
+        strips = []
+        for _ in range(120 if files else 0):
+            try:
+                font = ImageFont.truetype(str(self.rng.choice(np.array(files, object))), int(self.rng.integers(10, 22)))
+            except OSError:
+                continue
+            text = str(self.rng.choice(_DRAWN))
+            box = font.getbbox(text)
+            image = Image.new("L", (max(1, int(box[2]) + 2), max(1, int(box[3]) + 2)))
+            ImageDraw.Draw(image).text((0, 0), text, font=font, fill=255)
+            strips.append(np.asarray(image, np.uint8)[:SIDE_PX, :SIDE_PX])
+        return strips
+
+    def _write(self, canvas: npt.NDArray[np.float32]) -> None:
+        rng = self.rng
+        if not self._strips:
+            return
+        strip = self._strips[int(rng.integers(len(self._strips)))]
+        height, width = strip.shape
+        x, y = int(rng.integers(0, SIDE_PX - width + 1)), int(rng.integers(0, SIDE_PX - height + 1))
+        share = strip[..., None].astype(np.float32) / 255
+        region = canvas[y : y + height, x : x + width]
+        if rng.random() < 0.4:
+            region[:] = rng.uniform(0, 255, 3)
+        region[:] = region * (1 - share) + rng.uniform(0, 255, 3) * share
+
+    def _finish(self, canvas: npt.NDArray[np.float32]) -> Pixels:
+        """Blur, add noise, change light, compress: what happens to pictures on their way."""
+        rng = self.rng
+        roll = rng.random(4)
+        if roll[0] < 0.2:
+            canvas = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.3, 1.1)))
+        if roll[1] < 0.25:
+            canvas = canvas + rng.standard_normal((SIDE_PX, SIDE_PX, 1), np.float32) * rng.uniform(2, 14)
+        if roll[2] < 0.3:
+            canvas = (canvas - 128) * rng.uniform(0.6, 1.25) + 128 + rng.uniform(-25, 25)
+        pixels = np.clip(canvas, 0, 255).astype(np.uint8)
+        if roll[3] < 0.25:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))]
+            pixels = cv2.imdecode(cv2.imencode(".jpg", pixels, quality)[1], cv2.IMREAD_COLOR)
+        return np.ascontiguousarray(pixels)
+
+
+def _truth(
+    covers: Sequence[tuple[int, Pixels, tuple[int, int]]],
+) -> tuple[tuple[Shown, ...], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    """Return what can be seen and in which cells, after what lies on top has hidden what is below."""
+    owner = np.full((SIDE_PX, SIDE_PX), -1, np.int16)
+    for place, (_, alpha, (x, y)) in enumerate(covers):
+        region = owner[y : y + alpha.shape[0], x : x + alpha.shape[1]]
+        region[alpha > 100] = place
+    cells = np.zeros((8, 8, len(CONCEPTS)), np.bool_)
+    boxes = np.zeros((8, 8, 4), np.float32)
+    most = np.zeros((8, 8), np.int64)
+    shown = []
+    for place, (concept, alpha, (x, y)) in enumerate(covers):
+        if concept < 0:
+            continue
+        mine = owner == place
+        count, whole = int(mine.sum()), int((alpha > 100).sum())
+        if count < 0.35 * max(whole, 1) or count < 12:
+            continue  # hidden: it counts as not shown
+        height, width = alpha.shape
+        box = (x / SIDE_PX, y / SIDE_PX, (x + width) / SIDE_PX, (y + height) / SIDE_PX)
+        shown.append(Shown(concept=concept, box=box))
+        area = mine.reshape(8, 16, 8, 16).sum((1, 3))
+        hit = area >= max(24, 0.12 * count)
+        hit[int((y + height / 2) // 16) % 8, int((x + width / 2) // 16) % 8] |= not hit.any()
+        cells[..., concept] |= hit
+        larger = hit & (area > most)
+        boxes[larger] = box
+        most = np.where(larger, area, most)
+    return tuple(shown), cells, boxes
