@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from policies.question import Part, Question
 from workers.bounds import Bounds
 from workers.classifier import Classification, Classifier, Item, Picture, Rationale
@@ -26,6 +28,14 @@ _LESSONS: Final = 64
 _THREADS: Final = 8
 #: For how long media are kept that nobody asked for again.
 _FORGET_S: Final = 300.0
+#: How long one question whether a suspect's turn has come waits for it, and how long the suspect waits for `go`.
+_TURN_S: Final = 1.0
+_GO_S: Final = 10.0
+#: What no classifier should die of.
+_HARMLESS: Final = Item(
+    pictures=(Picture(media=0, pixels=np.full((64, 64, 3), 127, dtype=np.uint8)),),
+    caption="A grey square.",
+)
 _MS: Final = 1000.0
 
 
@@ -96,6 +106,10 @@ class Unknown:
     """The classifier was not taught these questions."""
 
 
+class Withheld:
+    """The classifier did not look at the upload, because nobody heard that its turn had come."""
+
+
 class Watch:
     """Tells which call runs and for how long, and ends a process that nobody has used for a while."""
 
@@ -149,6 +163,9 @@ class Judge:
         self._node = node
         self._borrow = borrow
         self._lessons: OrderedDict[str, tuple[Question, ...]] = OrderedDict()
+        self._turn: int | None = None
+        self._may_go: int | None = None
+        self._changed = threading.Condition()
 
     def describe(self, number: int) -> Described:
         """Return what this classifier is."""
@@ -172,6 +189,39 @@ class Judge:
             while len(self._lessons) > _LESSONS:
                 self._lessons.popitem(last=False)
             return [self._classifier.covers(question) for question in questions]
+
+    def turn(self, number: int, of: int) -> bool:
+        """Return whether the suspect call with that number has its turn, waiting a moment for it."""
+        del number
+        with self._changed:
+            return self._changed.wait_for(lambda: self._turn == of, timeout=_TURN_S)
+
+    def go(self, number: int, of: int) -> None:
+        """Let the suspect call begin: from here on it is to blame if this process dies."""
+        del number
+        with self._changed:
+            self._may_go = of
+            self._changed.notify_all()
+
+    def classify_suspect(
+        self, number: int, digest: str, indices: tuple[int, ...], seen: Sequence[Seen]
+    ) -> Answers | Unknown | Crashed | Withheld:
+        """Do as `classify`, but not before the caller has heard that the turn has come and says `go`."""
+        with self._changed:
+            self._turn = number
+            self._changed.notify_all()
+            told = self._changed.wait_for(lambda: self._may_go == number, timeout=_GO_S)
+            self._turn = None
+        return self.classify(number, digest, indices, seen) if told else Withheld()
+
+    def check(self, number: int, digest: str) -> Crashed | None:
+        """Classify a harmless upload, to tell whether the classifier is well at all."""
+        with self._watch.call(number):
+            try:
+                self._isolate([_HARMLESS], self._lessons.get(digest, ()))
+            except Exception as error:  # noqa: BLE001 -- the actor's edge: it is not well
+                return Crashed(f"{type(error).__name__}: {error}"[:500])
+            return None
 
     def classify(
         self, number: int, digest: str, indices: tuple[int, ...], seen: Sequence[Seen]

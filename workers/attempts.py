@@ -15,13 +15,16 @@ def halves(group: Sequence[Passage]) -> list[list[Passage]]:
     return [half for half in (list(group[:middle]), list(group[middle:])) if half]
 
 
-def blame(group: Sequence[Passage], *, now_s: float) -> tuple[list[list[Passage]], list[Passage]]:
+def blame(
+    group: Sequence[Passage], *, certain: bool, now_s: float
+) -> tuple[list[list[Passage]], list[Passage]]:
     """Return the groups to try again, and those that are a poison, after a worker died of this group.
 
-    An upload is only blamed for a death that it was alone with.
+    An upload is only blamed for a death that it was alone with for certain: workers are shared, so it may have been
+    the call of another process.
     """
     group = [passage for passage in group if not passage.gone]
-    if len(group) != 1:
+    if len(group) != 1 or not certain:
         return halves(group), []
     (suspect,) = group
     suspect.deaths += 1

@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 #: How long to wait before a worker is hired again that died; doubled with each death before an answer.
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 30.0
+#: After so many deaths without an answer in between a crew counts as away, though it has members.
+_SICK_AFTER: Final = 4
 #: Instead of a call's number: the one that a worker who does one after another was at.
 _OLDEST: Final = -1
 
@@ -86,8 +88,8 @@ class Call:
 
     number: int
     member: "Member"
-    done: Callable[[Any], None]
-    failed: Callable[[Failed], None]
+    done: Callable[[Any, float], None]
+    failed: Callable[[Failed, float], None]
     #: Uploads in it; 0 for the crew's own calls.
     uploads: int
     exclusive: bool
@@ -104,7 +106,7 @@ class Member:
     #: What it said of itself; None until it is ready.
     described: Any = None
     calls: dict[int, Call] = field(default_factory=dict)
-    learned: dict[str, Any] = field(default_factory=dict)
+    learned: set[str] = field(default_factory=set)
     pulse_sent_s: float | None = None
     heard_s: float = 0.0
 
@@ -176,10 +178,24 @@ class Crew:
                 self._hire(slot, now_s)
         for member in list(self.members.values()):
             self._listen(member, now_s)
-        if self.ready:
-            self.away_since_s = None
-        elif self.away_since_s is None:
-            self.away_since_s = now_s
+        self._look(now_s)
+
+    def away_for(self, before_s: float) -> bool:
+        """Return whether nobody could be counted on since before this moment."""
+        return self.away_since_s is not None and self.away_since_s <= before_s
+
+    def dismiss(self) -> None:
+        """Let all members go that have no work; what is not shared ends with its handle."""
+        for slot in [slot for slot, member in self.members.items() if not member.load]:
+            for number in self.members.pop(slot).calls.copy():
+                self._calls.close(number)
+
+    def cut_off(self, now_s: float) -> None:
+        """Strike out all members, because the machines cannot be reached; nobody is to blame."""
+        for member in list(self.members.values()):
+            self.bury(member, Failed(Failure.SPARED, "Ray cannot be reached"), now_s)
+        self.wanted = 0
+        self._look(now_s)
 
     def give(
         self,
@@ -187,12 +203,15 @@ class Crew:
         method: str,
         arguments: tuple[Any, ...],
         *,
-        done: Callable[[Any], None],
-        failed: Callable[[Failed], None],
+        done: Callable[[Any, float], None],
+        failed: Callable[[Failed, float], None],
         uploads: int = 0,
         exclusive: bool = False,
     ) -> int:
-        """Start a call of a member and return its number, which is its first argument as well."""
+        """Start a call of a member and return its number, which is its first argument as well.
+
+        Nothing else may be given to a member while it has an `exclusive` call.
+        """
         call = self._calls.start(
             member, done=done, failed=failed, uploads=uploads, exclusive=exclusive
         )
@@ -204,7 +223,7 @@ class Crew:
         member = call.member
         if not isinstance(outcome, Failed):
             member.heard_s = now_s
-            call.done(outcome)
+            call.done(outcome, now_s)
             return
         # The failed call goes back to its place, so that the first of all that are open is the one to blame.
         member.calls = dict(sorted({**member.calls, call.number: call}.items()))
@@ -215,6 +234,7 @@ class Crew:
     def answered(self, now_s: float, at: float | None) -> None:
         """Note that a member did what it was asked."""
         self._deaths = 0
+        self.away_since_s = None
         self.answered_s = now_s
         if at is not None:
             self.last_answer_at = max(self.last_answer_at or 0.0, at)
@@ -240,21 +260,28 @@ class Crew:
         for call in calls:
             self._calls.close(call.number)
             blamed = failed.failure is Failure.DIED and running in {_OLDEST, call.number}
-            call.failed(Failed(Failure.DIED if blamed else Failure.SPARED, failed.detail))
+            call.failed(Failed(Failure.DIED if blamed else Failure.SPARED, failed.detail), now_s)
 
     def end(self, member: Member, why: str, now_s: float, *, running: int | None = _OLDEST) -> None:
         """End a member and strike it out."""
         self._hands.end(member.handle, member.described)
         self.bury(member, Failed(Failure.DIED, why), now_s, running=running)
 
+    def _look(self, now_s: float) -> None:
+        # Workers that die one after another and never answer are as good as none.
+        if self.ready and self._deaths < _SICK_AFTER:
+            self.away_since_s = None
+        elif self.away_since_s is None:
+            self.away_since_s = now_s
+
     def _hire(self, slot: int, now_s: float) -> None:
         handle = self._hands.hire(self.role, slot)
         member = Member(crew=self, slot=slot, handle=handle, hired_s=now_s)
         self.members[slot] = member
 
-        def ready(described: Any) -> None:
+        def ready(described: Any, now_s: float) -> None:
             member.described = described
-            self.away_since_s = None
+            self._look(now_s)
             self.on_ready(member)
 
         self.give(member, "describe", (), done=ready, failed=nothing)
@@ -272,16 +299,16 @@ class Crew:
             return
         member.pulse_sent_s = now_s
 
-        def beat(pulse: Pulse) -> None:
+        def beat(pulse: Pulse, now_s: float) -> None:
             member.pulse_sent_s = None
             if pulse.last_answer_at is not None:
                 self.last_answer_at = max(self.last_answer_at or 0.0, pulse.last_answer_at)
             if pulse.running_s > self._patience.call_s:
                 why = f"one call took longer than {self._patience.call_s:g} s"
-                self.end(member, why, member.heard_s, running=pulse.running)
+                self.end(member, why, now_s, running=pulse.running)
 
         self.give(member, "pulse", (), done=beat, failed=nothing)
 
 
-def nothing(_: object) -> None:
+def nothing(*_: object) -> None:
     """What becomes of a failed call that nobody waits for: its member is struck out anyway."""

@@ -44,14 +44,13 @@ class Passage:
     #: A reference to its pictures in the object store, and how large they are.
     pictures: Any = None
     pictures_bytes: int = 0
-    prepared: bool = False
     media_digests: tuple[str, ...] = ()
     stages_ms: list[tuple[str, float]] = field(default_factory=list)
     legs: list[Leg] | None = None
     answers: list[Classification] = field(default_factory=list)
     answered_by: dict[str, str] = field(default_factory=dict)
-    #: Which classifier of the cascade answered each question.
-    answered_at: dict[str, int] = field(default_factory=dict)
+    #: Which bench of the cascade answered each question.
+    answered_at: dict[str, Any] = field(default_factory=dict)
     #: How often it killed a worker while alone in its call, and when it first did; monotonic.
     deaths: int = 0
     first_death_s: float | None = None
@@ -60,8 +59,8 @@ class Passage:
     #: The questions whose reasons are wanted, once it was judged.
     wanted: tuple[Question, ...] | None = None
     reasons: list[Rationale] = field(default_factory=list)
-    #: The classifiers that are still to be asked for reasons.
-    reasons_left: list[int] = field(default_factory=list)
+    #: The benches that still owe reasons.
+    reasons_left: list[Any] = field(default_factory=list)
     #: Whether it counts as being prepared, or prepared and not judged.
     in_window: bool = False
     #: Set when it is released or has come back with a fault: whatever is still under way for it is dropped.

@@ -10,18 +10,20 @@ share a pool join one Ray: one that another process holds (`hold`, the command `
 """
 
 import contextlib
+import gc
 import logging
 import os
 import queue
 import signal
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
@@ -33,6 +35,7 @@ from workers.bounds import Bounds
 from workers.classifier import Picture
 from workers.crew import Failed, Failure, Patience
 from workers.dispatch import Dispatch, Sizes
+from workers.errors import ClassifierUnavailableError
 from workers.fingerprint import of_classifier, of_code, of_values
 from workers.loading import ClassifierSpec, load
 from workers.passage import Passage, Questions
@@ -47,7 +50,10 @@ _BORROW_S: Final = 20.0
 _TICK_S: Final = 0.05
 #: How often a Ray that cannot be reached is tried again.
 _RECONNECT_S: Final = 3.0
+#: How often Ray's head is looked at, how long that may take, and after how many failures it is lost.
+_PROBE_EVERY_S: Final = 1.0
 _PROBE_S: Final = 2.0
+_PROBES: Final = 3
 #: A surplus worker ends itself after this long without use.
 _SURPLUS_IDLE_S: Final = 60.0
 #: Calls that are answered while the worker is at another one.
@@ -92,6 +98,8 @@ class Backlog:
     explaining: int
     workers: dict[str, int]
     restarts: dict[str, int]
+    #: What workers of each kind died of last.
+    faults: dict[str, str]
     batches: int
     batched: int
 
@@ -155,6 +163,8 @@ class _Role:
     arguments: tuple[Any, ...]
     least: int
     num_gpus: float = 0.0
+    #: Whether all pipeline processes use the same; what is not shared ends with its handle.
+    shared: bool = True
 
 
 class RayHands:
@@ -173,11 +183,14 @@ class RayHands:
         idle_s = self._options.idle_s
         if slot >= as_role.least:
             idle_s = min(idle_s, _SURPLUS_IDLE_S)
+        named: dict[str, Any] = {
+            "name": f"{as_role.name}:{slot}",
+            "namespace": self._options.namespace,
+            "lifetime": "detached",
+            "get_if_exists": True,
+        }
         return as_role.actor.options(
-            name=f"{as_role.name}:{slot}",
-            namespace=self._options.namespace,
-            lifetime="detached",
-            get_if_exists=True,
+            **(named if as_role.shared else {}),
             max_restarts=0,
             max_task_retries=0,
             num_cpus=0,
@@ -386,20 +399,30 @@ class RayPool:
 
     def _run(self) -> None:
         try:
-            started = connect(self._options)
-            due_s = time.monotonic()
-            while not self._closing:
-                with contextlib.suppress(queue.Empty):
-                    self._take(self._inbox.get(timeout=max(0.0, due_s - time.monotonic())))
-                if (now_s := time.monotonic()) >= due_s:
-                    self._dispatch.tick(now_s)
-                    due_s = now_s + _TICK_S
-            if started:
-                ray.shutdown()
+            with _Connection(self._options) as connection:
+                self._keep_book(connection)
         except Exception as error:  # noqa: BLE001 -- raised again in the thread of the caller
             with self._lock:
                 self._error = error
                 self._lock.notify_all()
+
+    def _keep_book(self, connection: "_Connection") -> None:
+        due_s = time.monotonic()
+        while not self._closing:
+            with contextlib.suppress(queue.Empty):
+                self._take(self._inbox.get(timeout=max(0.0, due_s - time.monotonic())))
+            now_s = time.monotonic()
+            if connection.lost and connection.joined:
+                with self._lock:
+                    passages = list(self._passages.values())
+                self._dispatch.cut_off(passages, now_s)
+                connection.leave()
+            if now_s >= due_s:
+                if connection.joined or connection.join():
+                    self._dispatch.tick(now_s)
+                else:
+                    self._dispatch.give_up(now_s)
+                due_s = time.monotonic() + _TICK_S
 
     def _take(self, event: Any) -> None:
         if callable(event):
@@ -433,11 +456,84 @@ def _roles(
         arguments=(access, bounds),
         least=options.sizes.preparers[0],
     )
+    roles["quarantine"] = replace(roles["preparer"], shared=False, least=1)
     return roles
 
 
+class _Connection:
+    """The way to Ray: joined, noticed when it is lost, tried again.
+
+    Ray's own client is not asked: for a head that is gone it waits for minutes, and ends the process after one.
+    """
+
+    def __init__(self, options: PoolOptions) -> None:
+        self.joined = False
+        self.lost = False
+        self._options = options
+        self._started = False
+        self._try_at_s = 0.0
+        self._closing = threading.Event()
+        self._head: tuple[str, int] | None = None
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, name="pool-head", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        if self._started and ray.is_initialized():
+            ray.shutdown()
+
+    def join(self) -> bool:
+        """Join Ray, or start it, and return whether that worked; the next try comes after a while."""
+        if time.monotonic() < self._try_at_s:
+            return False
+        try:
+            self._started = connect(self._options) or self._started
+        except Exception as error:  # noqa: BLE001 -- Ray raises bare ones when it does not start
+            _log.warning("Ray cannot be reached: %s", error)
+            self._try_at_s = time.monotonic() + _RECONNECT_S
+            return False
+        self._head = _host_and_port(str(ray.get_runtime_context().gcs_address))
+        self.lost, self.joined = False, True
+        return True
+
+    def leave(self) -> None:
+        """Let go of a Ray that was lost."""
+        self.joined, self._head = False, None
+        gc.collect()  # references into the lost object store must not be let go of later, in a new Ray
+        ray.shutdown()
+
+    def _watch(self) -> None:
+        silent = 0
+        while not self._closing.wait(_PROBE_EVERY_S):
+            if (head := self._head) is None:
+                silent = 0
+                continue
+            silent = 0 if _answers(head) else silent + 1
+            if silent >= _PROBES:
+                self.lost = True
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _answers(where: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(where, timeout=_PROBE_S):
+            return True
+    except OSError:
+        return False
+
+
 def connect(options: PoolOptions) -> bool:
-    """Join the Ray at the address, or start one; return whether this process started it."""
+    """Join the Ray at the address, or start one; return whether this process started it.
+
+    Raises:
+        ClassifierUnavailableError: nothing answers at the address.
+    """
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # noqa: TID251 -- written for Ray, not read
@@ -453,6 +549,11 @@ def connect(options: PoolOptions) -> bool:
             configure_logging=False,
         )
         return True
+    # Ray itself waits minutes for a head that is not there.
+    if ":" in options.address and "://" not in options.address:
+        where = _host_and_port(options.address)
+        if not _answers(where):
+            raise ClassifierUnavailableError("ray", f"no Ray answers at {options.address}")
     _use_token()
     ray.init(
         address=options.address,

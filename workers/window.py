@@ -1,0 +1,67 @@
+"""How many uploads' pictures there are at once: a window for those under way, a bound for those that are kept."""
+
+from collections import OrderedDict
+
+from workers.passage import Passage
+
+
+class Window:
+    """Keeps the object store small: uploads are let in one by one, and kept pictures go, the oldest first.
+
+    Pictures are kept after the judgement because a reason may want them; where they have gone they are fetched again.
+    So whatever waits for its turn never waits for somebody who waits for its release.
+    """
+
+    def __init__(self, *, uploads: int, size_bytes: int) -> None:
+        self._uploads = uploads
+        self._size_bytes = size_bytes
+        self._inside = 0
+        self._bytes = 0
+        self._kept: OrderedDict[Passage, None] = OrderedDict()
+
+    @property
+    def inside(self) -> int:
+        """Return how many uploads are being prepared, or are prepared and not judged."""
+        return self._inside
+
+    @property
+    def room(self) -> int:
+        """Return how many more uploads may be prepared now."""
+        # What is under way may need as much again as what is kept, and pictures are only known once they are there.
+        return 0 if self._bytes > 2 * self._size_bytes else self._uploads - self._inside
+
+    def enter(self, passage: Passage) -> None:
+        """Let an upload in."""
+        if not passage.in_window:
+            passage.in_window = True
+            self._inside += 1
+
+    def leave(self, passage: Passage) -> None:
+        """Let an upload out; its pictures stay as they are."""
+        if passage.in_window:
+            passage.in_window = False
+            self._inside -= 1
+
+    def fill(self, passage: Passage, pictures: object, size_bytes: int) -> None:
+        """Note the pictures of an upload."""
+        self.drop(passage)
+        passage.pictures, passage.pictures_bytes = pictures, size_bytes
+        self._bytes += size_bytes
+
+    def keep(self, passage: Passage) -> None:
+        """Keep the pictures of an upload that is judged, for as long as there is room."""
+        if passage.pictures is not None:
+            self._kept[passage] = None
+        while self._bytes > self._size_bytes and self._kept:
+            oldest, _ = self._kept.popitem(last=False)
+            self.drop(oldest)
+
+    def hold(self, passage: Passage) -> None:
+        """Keep the pictures of an upload whatever room there is, because a reason is being written."""
+        self._kept.pop(passage, None)
+
+    def drop(self, passage: Passage) -> None:
+        """Let go of the pictures of an upload."""
+        self._kept.pop(passage, None)
+        self._bytes -= passage.pictures_bytes
+        passage.pictures, passage.pictures_bytes = None, 0
