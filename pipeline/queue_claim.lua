@@ -1,0 +1,88 @@
+-- Hands out the jobs that stand first among those that this person may take, urgent ones always first.
+-- ARGV: person as JSON (id, lead, queues, languages, opt_outs, policies or false), how many, lease_ms, care as JSON
+-- (day, points, mild), how many it may hold at once, only this job or ''.
+-- Returns {reason, the jobs}: reason is '' or why there are fewer; a job is {id, its fields, its ticket}.
+
+local person = cjson.decode(ARGV[1])
+local wanted, lease_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local care = cjson.decode(ARGV[4])
+local most, only = tonumber(ARGV[5]), ARGV[6]
+local now = now_ms()
+
+while housekeep(now, 100) >= 100 do end
+
+local function set_of(list)
+  local set = {}
+  for _, value in ipairs(list) do set[value] = true end
+  return set
+end
+
+local queues, languages, opt_outs = set_of(person.queues), set_of(person.languages), set_of(person.opt_outs)
+local policies = person.policies and set_of(person.policies)
+
+-- What is left of the exposure that one person should bear in a day, and in a row.
+local ceiling, reason = math.huge, ''
+local seen = redis.call('HMGET', P .. 'care:' .. person.id, 'day', 'points', 'rest')
+if seen[3] and tonumber(seen[3]) > now then return {'break', {}} end
+if seen[1] == care.day and tonumber(seen[2]) >= care.points then ceiling, reason = care.mild, 'budget' end
+
+local function may(bucket)
+  local queue, language, named, weight, need, barred =
+    string.match(bucket, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+  if not queues[queue] or tonumber(weight) > ceiling then return false end
+  if language ~= '' and string.sub(language, 1, 1) ~= '*' and not languages[language] then return false end
+  if need == 'lead' and not person.lead then return false end
+  for policy in string.gmatch(named, '[^,]+') do
+    if opt_outs[policy] or (policies and not policies[policy]) then return false end
+  end
+  for other in string.gmatch(barred, '[^,]+') do
+    if other == person.id then return false end
+  end
+  return true
+end
+
+local function first_job()
+  for _, lane in ipairs({'urgent', 'normal'}) do
+    local heads, from, step = P .. 'heads:' .. lane, 0, 16
+    while true do
+      local buckets = redis.call('ZRANGE', heads, from, from + step - 1)
+      for _, bucket in ipairs(buckets) do
+        if may(bucket) then return redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0)[1] end
+      end
+      if #buckets < step then break end
+      from, step = from + step, 256
+    end
+  end
+end
+
+local function this_job()
+  local bucket = bucket_of(only)
+  local state = redis.call('HGET', P .. 'job:' .. only, 'state')
+  if bucket and state == 'open' and may(bucket) then return only end
+end
+
+local jobs = {}
+local holds = redis.call('SCARD', P .. 'held:' .. person.id)
+while #jobs < wanted do
+  if holds >= most then
+    reason = 'holds'
+    break
+  end
+  local job
+  if only ~= '' then job = this_job() else job = first_job() end
+  if not job then
+    if reason == '' then reason = 'empty' end
+    break
+  end
+  local lease = redis.call('INCR', P .. 'leases')
+  quit_state(job)
+  redis.call('HSET', P .. 'job:' .. job, 'lease', lease, 'holder', person.id, 'until', now + lease_ms, 'opened', now)
+  set_state(job, 'leased')
+  redis.call('ZADD', P .. 'until', now + lease_ms, job)
+  redis.call('SADD', P .. 'held:' .. person.id, job)
+  local decision = redis.call('HGET', P .. 'job:' .. job, 'decision')
+  jobs[#jobs + 1] = {job, redis.call('HGETALL', P .. 'job:' .. job), redis.call('GET', P .. 'ticket:' .. decision)}
+  holds = holds + 1
+end
+if #jobs == wanted then reason = '' end
+return {reason, jobs}

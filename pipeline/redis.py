@@ -1,0 +1,575 @@
+"""Redis: the review queue as a view of the log. The only file that imports the client.
+
+What the keys mean stands at the head of `queue.lua`; each command is one script, so it happens whole or not at all.
+"""
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from typing import Any, Final, Literal
+from urllib.parse import quote, unquote
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from pipeline.care import Budget
+from pipeline.errors import ProjectionLostError
+from pipeline.messages import ReviewEvent, Ticket, Verdict
+from pipeline.review import (
+    AGEING_PER_HOUR,
+    LANES,
+    Bucket,
+    Job,
+    Person,
+    open_to,
+)
+from policies.queues import Queue
+
+PREFIX: Final = "weir:{review}:"
+#: How long a closed job's marker is kept: longer than the log, so that no redelivery reopens it.
+KEEP: Final = timedelta(days=180)
+#: How long a closed job's ticket is kept, so that its verdict can be withdrawn.
+WITHDRAWABLE: Final = timedelta(days=7)
+#: How many tickets one script call projects; a claim waits no longer than such a call.
+RUN: Final = 50
+#: How many keys are deleted at once.
+_BATCH: Final = 1000
+
+#: What another file may catch without importing the client.
+Unavailable = RedisError
+
+State = Literal["open", "leased", "pending", "sending", "sent"]
+
+
+def safe(person: str) -> str:
+    """Return the person's id as it stands in keys and buckets."""
+    return quote(person, safe="@.-_")
+
+
+def pack(ticket: Ticket) -> bytes:
+    """Return a ticket as Redis keeps it."""
+    return zlib.compress(ticket.model_dump_json(exclude_defaults=True).encode(), 1)
+
+
+def unpack(blob: bytes) -> Ticket:
+    """Return the ticket that `pack` packed."""
+    return Ticket.model_validate_json(zlib.decompress(blob))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One unclosed job as it stands in Redis."""
+
+    job_id: str
+    decision_id: str
+    queue: str
+    lane: str
+    language: str
+    widened: bool
+    policies: tuple[str, ...]
+    weight: int
+    need: str
+    barred: tuple[str, ...]
+    born: datetime
+    due: datetime
+    reviewers: int
+    part: str
+    reason: str
+    state: State
+    lease: int
+    holder: str | None
+    until: datetime | None
+    opened: datetime | None
+    late: bool
+    raised: bool
+    saw: tuple[Verdict, ...] = ()
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """What a closed job left behind."""
+
+    how: str  # verdict, superseded
+    verdict_id: str
+    by: str
+    made: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """What a claim got, and why it is not more: empty, budget, break, holds, or nothing."""
+
+    entries: tuple[Entry, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """One queue in numbers."""
+
+    queue: str
+    open: int = 0
+    leased: int = 0
+    waiting: int = 0  # verdicts on their way
+    late: int = 0
+    oldest_s: float = 0.0
+    arrived: int = 0  # in the last full hour and the running one
+    closed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projected:
+    """One ticket of the log, with the job that it opens."""
+
+    offset: int
+    ticket: Ticket
+    job: Job | None
+
+
+@dataclass(slots=True)
+class ReviewQueue:
+    """The review queue in Redis."""
+
+    url: str
+    _redis: Any = field(init=False, repr=False)
+    _scripts: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._redis = Redis.from_url(
+            self.url, socket_timeout=30, socket_connect_timeout=5, health_check_interval=30
+        )
+        folder = files("pipeline")
+        head = (folder / "queue.lua").read_text()
+        for name in ("project", "claim", "hold", "ripe", "verdict", "review", "tick"):
+            body = (folder / f"queue_{name}.lua").read_text()
+            self._scripts[name] = self._redis.register_script(head + body)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def configure(self, queues: Mapping[str, Queue]) -> None:
+        """Tell Redis each queue's lane, due time and where its overdue jobs go."""
+        rows = {
+            name: f"{q.lane}|{_ms(q.due)}|{(q.escalate_to or '') if q.overdue == 'escalate' else ''}"
+            for name, q in queues.items()
+        }
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.delete(f"{PREFIX}queues")
+            pipe.hset(f"{PREFIX}queues", mapping=rows)
+            pipe.execute()
+
+    # The projection.
+
+    def offsets(self) -> dict[tuple[str, int], int]:
+        """Return the next offset to project of every partition that the projection knows."""
+        found = {}
+        for name, offset in self._redis.hgetall(f"{PREFIX}offsets").items():
+            topic, _, partition = name.decode().rpartition("/")
+            found[topic, int(partition)] = int(offset)
+        return found
+
+    def begin(self, topic: str, partition: int, offset: int) -> int:
+        """Let the projection of a partition begin at `offset` if it never began; return where it stands."""
+        name = f"{topic}/{partition}"
+        self._redis.hsetnx(f"{PREFIX}offsets", name, offset)
+        return int(self._redis.hget(f"{PREFIX}offsets", name))
+
+    def project(
+        self, topic: str, partition: int, *, start: int, end: int, tickets: Sequence[Projected]
+    ) -> int:
+        """Project tickets; afterwards the partition stands at `end`. Return how many jobs were opened.
+
+        Raises:
+            ProjectionLostError: Redis does not stand at `start`: it was emptied.
+        """
+        opened = 0
+        runs = [tickets[i : i + RUN] for i in range(0, len(tickets), RUN)] or [()]
+        at = start
+        for run in runs:
+            to = end if run is runs[-1] else run[-1].offset + 1
+            rows: list[Any] = []
+            for item in run:
+                rows += [item.offset, json.dumps(_projection(item)), pack(item.ticket)]
+            done = self._run(
+                "project",
+                f"{topic}/{partition}",
+                at,
+                to,
+                _ms(KEEP),
+                _ms(WITHDRAWABLE),
+                AGEING_PER_HOUR,
+                *rows,
+            )
+            opened += int(done)
+            at = to
+        return opened
+
+    def apply_nothing(
+        self, topic: str, partition: int, offset: int, job_id: str, *, reopen: bool = False
+    ) -> None:
+        """Pass over a verdict of the log that does not count; `reopen` returns its job to the queue."""
+        self._verdict(topic, partition, offset, job_id, "ignore", int(reopen))
+
+    def apply_progress(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        job_id: str,
+        *,
+        part: str,
+        need: str,
+        barred: Iterable[str],
+        saw: Iterable[Verdict],
+    ) -> None:
+        """Apply a verdict of the log after which somebody else has to look."""
+        named = ",".join(safe(person) for person in barred)
+        verdicts = json.dumps([v.model_dump(mode="json", exclude_defaults=True) for v in saw])
+        self._verdict(topic, partition, offset, job_id, "progress", part, need, named, verdicts)
+
+    def apply_close(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        job_id: str,
+        *,
+        verdict_id: str,
+        by: str,
+        made: Iterable[tuple[str, str]],
+    ) -> None:
+        """Apply a verdict of the log that answers a job: `made` are its decisions and those that follow."""
+        pairs = json.dumps([list(pair) for pair in made])
+        self._verdict(topic, partition, offset, job_id, "close", verdict_id, safe(by), pairs)
+
+    def apply_review(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        event: ReviewEvent,
+        *,
+        budget: Budget,
+        early: bool,
+    ) -> bool:
+        """Apply what a person did, from the log or, early, by the one who wrote it; return whether it was its turn."""
+        rest = {
+            "queue": event.queue or "",
+            "ms": _stamp(event.at),
+            "seconds": event.seconds or 0,
+            "weight": event.weight or 0,
+            "day": event.at.astimezone(UTC).date().isoformat(),
+            "in_a_row": budget.in_a_row,
+            "rest_ms": _ms(budget.rest),
+            "note": json.dumps(
+                {"by": event.by, "at": event.at.isoformat(), "kind": event.kind,
+                 "reason": event.reason, "note": event.note}
+            ) if event.note or event.kind in {"skipped", "moved", "escalated"} else "",
+        }  # fmt: skip
+        return bool(
+            self._run(
+                "review",
+                f"{topic}/{partition}",
+                offset,
+                int(early),
+                event.kind,
+                event.job_id,
+                safe(event.by),
+                "" if event.lease is None else event.lease,
+                json.dumps(rest),
+            )
+        )
+
+    def forget(self) -> None:
+        """Delete everything of the queue, to be made again from the log."""
+        batch: list[bytes] = []
+        for name in self._redis.scan_iter(match=f"{PREFIX}*", count=_BATCH):
+            batch.append(name)
+            if len(batch) == _BATCH:
+                self._redis.unlink(*batch)
+                batch.clear()
+        if batch:
+            self._redis.unlink(*batch)
+
+    # What people do.
+
+    def claim(
+        self,
+        person: Person,
+        queues: Mapping[str, Queue],
+        *,
+        count: int = 1,
+        lease: timedelta = timedelta(minutes=2),
+        budget: Budget,
+        at_most: int = 20,
+        only: str = "",
+        today: str | None = None,
+    ) -> Handed:
+        """Hand out the jobs that stand first among those that this person may take."""
+        who = {
+            "id": safe(person.id),
+            "lead": person.lead,
+            "queues": open_to(person, queues),
+            "languages": person.languages,
+            "opt_outs": person.opt_outs,
+            "policies": False if person.policies is None else person.policies,
+        }
+        care = {
+            "day": today or datetime.now(UTC).date().isoformat(),
+            "points": budget.a_day,
+            "mild": budget.mild,
+        }
+        reason, rows = self._run(
+            "claim", json.dumps(who), count, _ms(lease), json.dumps(care), at_most, only
+        )
+        return Handed(
+            entries=tuple(_entry(row[0].decode(), _pairs(row[1]), row[2]) for row in rows),
+            reason=reason.decode(),
+        )
+
+    def hold(
+        self, job_id: str, person: str, lease: int | None, what: str, *args: str | int
+    ) -> datetime | None:
+        """Do something with a lease (`queue_hold.lua` says what); return its end, or None where it is lost."""
+        answer = self._run(
+            "hold", job_id, safe(person), "" if lease is None else lease, what, *args
+        )
+        if answer[0] != b"OK":
+            return None
+        return _time(answer[1]) or datetime.now(UTC)
+
+    def ripe(self, count: int = 100, again: timedelta = timedelta(seconds=30)) -> list[Verdict]:
+        """Return the verdicts whose time to be undone is over."""
+        rows = self._run("ripe", count, _ms(again))
+        return [Verdict.model_validate_json(row[3]) for row in rows]
+
+    def pending(self, job_id: str) -> Verdict | None:
+        """Return the verdict of this job that can still be undone."""
+        body = self._redis.get(f"{PREFIX}verdict:{job_id}")
+        return None if body is None else Verdict.model_validate_json(body)
+
+    def tick(self) -> int:
+        """Do what time alone does to jobs: leases that end, languages that widen, jobs that fall overdue."""
+        return int(self._run("tick"))
+
+    # Looking.
+
+    def entry(self, name: str, *, ticket: bool = True) -> Entry | None:
+        """Return an unclosed job by its id or by one of its decisions."""
+        for job_id in dict.fromkeys((name, self.job_id(name))):
+            fields = self._redis.hgetall(f"{PREFIX}job:{job_id}")
+            if fields:
+                blob = (
+                    self._redis.get(f"{PREFIX}ticket:{fields[b'decision'].decode()}")
+                    if ticket
+                    else None
+                )
+                return _entry(job_id, fields, blob)
+        return None
+
+    def job_id(self, decision_id: str) -> str:
+        """Return the id of the job that answers a decision."""
+        found = self._redis.get(f"{PREFIX}of:{decision_id}")
+        return decision_id if found is None else found.decode()
+
+    def marker(self, name: str) -> Marker | None:
+        """Return what a closed job left behind, by its id or one of its decisions."""
+        for job_id in dict.fromkeys((name, self.job_id(name))):
+            body = self._redis.get(f"{PREFIX}closed:{job_id}")
+            if body is not None:
+                said = json.loads(body)
+                return Marker(
+                    how=said["how"],
+                    verdict_id=said["verdict"],
+                    by=unquote(said["by"]),
+                    made=tuple(said["made"] or ()),
+                    at=datetime.fromtimestamp(said["at"] / 1000, UTC),
+                )
+        return None
+
+    def members(self, job_id: str) -> list[Ticket]:
+        """Return the tickets of all decisions that a job answers."""
+        names = sorted(self._redis.smembers(f"{PREFIX}members:{job_id}"))
+        return [t for name in names if (t := self.ticket(name.decode())) is not None]
+
+    def ticket(self, decision_id: str) -> Ticket | None:
+        """Return the ticket of a decision, as long as it is kept."""
+        blob = self._redis.get(f"{PREFIX}ticket:{decision_id}")
+        return None if blob is None else unpack(blob)
+
+    def notes(self, job_id: str) -> list[dict[str, Any]]:
+        """Return what people noted on a job, the oldest first."""
+        return [json.loads(note) for note in self._redis.lrange(f"{PREFIX}notes:{job_id}", 0, -1)]
+
+    def held(self, person: str) -> list[Entry]:
+        """Return the jobs that this person holds."""
+        names = sorted(self._redis.smembers(f"{PREFIX}held:{safe(person)}"))
+        return [e for name in names if (e := self.entry(name.decode())) is not None]
+
+    def exposure(self, person: str) -> dict[str, str]:
+        """Return what this person has borne: day, points, run, last, rest."""
+        found = self._redis.hgetall(f"{PREFIX}care:{safe(person)}")
+        return {name.decode(): value.decode() for name, value in found.items()}
+
+    def peek(self, queue: str | None = None, *, count: int = 20) -> list[Entry]:
+        """Return the open jobs that stand first, without taking them."""
+        found: list[Entry] = []
+        for lane in LANES:
+            heads = self._redis.zrange(f"{PREFIX}heads:{lane}", 0, -1, withscores=True)
+            rows: list[tuple[float, str]] = []
+            for name, head in heads:
+                if len(rows) >= count and head > sorted(rows)[count - 1][0]:
+                    break
+                if queue is None or Bucket.parse(name.decode()).queue == queue:
+                    first = self._redis.zrange(
+                        f"{PREFIX}bucket:{name.decode()}", 0, count - 1, withscores=True
+                    )
+                    rows += [(score, job.decode()) for job, score in first]
+            for _, job_id in sorted(rows)[: count - len(found)]:
+                if (entry := self.entry(job_id)) is not None:
+                    found.append(entry)
+        return found[:count]
+
+    def depths(self, queues: Iterable[str]) -> list[Depth]:
+        """Return every queue in numbers."""
+        self.tick()
+        seconds, micros = self._redis.time()
+        now = seconds + micros / 1e6
+        hour = int(now // 3600)
+        counts = _counts(self._redis.hgetall(f"{PREFIX}counts"))
+        flows = [_counts(self._redis.hgetall(f"{PREFIX}flow:{h}")) for h in (hour - 1, hour)]
+        found = []
+        for name in queues:
+            first = self._redis.zrange(f"{PREFIX}queue:{name}", 0, 0, withscores=True)
+            found.append(
+                Depth(
+                    queue=name,
+                    open=counts.get(f"{name}|open", 0),
+                    leased=counts.get(f"{name}|leased", 0),
+                    waiting=sum(
+                        counts.get(f"{name}|{s}", 0) for s in ("pending", "sending", "sent")
+                    ),
+                    late=counts.get(f"{name}|late", 0),
+                    oldest_s=round(now - first[0][1] / 1000, 1) if first else 0.0,
+                    arrived=sum(f.get(f"{name}|arrived", 0) for f in flows),
+                    closed=sum(f.get(f"{name}|closed", 0) for f in flows),
+                )
+            )
+        return found
+
+    def _verdict(
+        self, topic: str, partition: int, offset: int, job_id: str, *what: str | int
+    ) -> None:
+        place = f"{topic}/{partition}"
+        self._run("verdict", place, offset, job_id, _ms(KEEP), _ms(WITHDRAWABLE), *what)
+
+    def _run(self, name: str, *args: Any) -> Any:
+        answer = self._scripts[name](keys=[f"{PREFIX}offsets"], args=args)
+        if answer == b"LOST":
+            raise ProjectionLostError
+        return answer
+
+
+def _projection(item: Projected) -> dict[str, Any]:
+    decision = item.ticket.decision
+    by_person = decision.decided_by == "person"
+    return {
+        "decision": decision.decision_id,
+        "supersedes": decision.supersedes,
+        "person": by_person,
+        "verdict": decision.verdict_id or "",
+        "by": safe(decision.reviewer or ""),
+        "job": None if item.job is None else _fields(item.job),
+    }
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "queue": job.queue,
+        "language": job.language,
+        "policies": ",".join(job.policies),
+        "weight": job.weight,
+        "need": job.need,
+        "barred": ",".join(safe(person) for person in job.barred),
+        "harm": job.harm,
+        "born": _stamp(job.born),
+        "due": _stamp(job.due),
+        "reviewers": job.reviewers,
+        "part": job.part,
+        "reason": job.reason,
+        "print": job.print,
+    }
+    if job.widens is not None:
+        fields["widens"] = _stamp(job.widens)
+    return fields
+
+
+def _entry(job_id: str, raw: Mapping[bytes, bytes], blob: bytes | None) -> Entry:
+    said = {name.decode(): value.decode() for name, value in raw.items()}
+    return Entry(
+        job_id=job_id,
+        decision_id=said["decision"],
+        queue=said["queue"],
+        lane=said["lane"],
+        language=said["language"].lstrip("*"),
+        widened=said["widened"] == "1",
+        policies=tuple(filter(None, said["policies"].split(","))),
+        weight=int(said["weight"]),
+        need=said["need"],
+        barred=tuple(unquote(person) for person in said["barred"].split(",") if person),
+        born=_time(said["born"]) or datetime.now(UTC),
+        due=_time(said["due"]) or datetime.now(UTC),
+        reviewers=int(said["reviewers"]),
+        part=said["part"],
+        reason=said["reason"],
+        state=said["state"],  # type: ignore[arg-type]  # the scripts write no other
+        lease=int(said["lease"]),
+        holder=unquote(said["holder"]) or None,
+        until=_time(said["until"]),
+        opened=_time(said["opened"]),
+        late=said["late"] == "1",
+        raised=said["raised"] == "1",
+        saw=tuple(Verdict.model_validate(v) for v in json.loads(said["saw"] or "[]")),
+        ticket=None if blob is None else unpack(blob),
+    )
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _counts(raw: Mapping[bytes, bytes]) -> dict[str, int]:
+    return {name.decode(): int(value) for name, value in raw.items()}
+
+
+def _ms(span: timedelta) -> int:
+    return int(span.total_seconds() * 1000)
+
+
+def _stamp(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _time(text: str | bytes) -> datetime | None:
+    return datetime.fromtimestamp(float(text) / 1000, UTC) if text else None
+
+
+def server(url: str) -> dict[str, str]:
+    """Return what a Redis says about itself (version, eviction policy, …), or in `error` why it does not.
+
+    For `weir doctor`, which must say what is wrong before anything else uses the connection.
+    """
+    client = Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+    try:
+        found = client.info()
+    except RedisError as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        client.close()
+    return {str(name): str(value) for name, value in dict(found).items()}

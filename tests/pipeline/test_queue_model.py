@@ -1,0 +1,511 @@
+"""The queue in Redis agrees with a plain model of it, whatever people and time do in whatever order."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pipeline.care import Budget
+from pipeline.messages import (
+    Decision,
+    Review,
+    ReviewEvent,
+    Source,
+    Ticket,
+    UploadEvent,
+    Verdict,
+)
+from pipeline.redis import Projected, ReviewQueue
+from pipeline.review import AGEING_PER_HOUR, RAISED, Bucket, Job, Person, key, open_to
+from policies.queues import Queue
+from policies.schema import Action
+
+QUEUES = {
+    "threats": Queue(lane="urgent"),
+    "minor_safety": Queue(lane="urgent", sealed=True),
+    "weapons": Queue(),
+    "graphic": Queue(skills=("graphic",)),
+    "slow": Queue(overdue="escalate", escalate_to="weapons"),
+}
+PEOPLE = [
+    Person(id="ann", languages=("en",)),
+    Person(id="bob", languages=("de",), skills=("graphic",), opt_outs=("hate",)),
+    Person(id="cy,|%", languages=("en", "de"), roles=frozenset({"lead"}), sealed=("minor_safety",)),
+    Person(id="dee", policies=("weapons",), queues=("weapons", "threats")),
+]
+TOPIC = "moderation.tickets"
+LONG = timedelta(hours=1)
+DEAD = timedelta(0)
+START = datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass
+class Known:
+    """One unclosed job as the model knows it."""
+
+    id: str
+    job: Job
+    key: float
+    members: set[str] = field(default_factory=set)
+    state: str = "open"
+    holder: str = ""
+    lease: int = 0
+    dead: bool = False  # its lease ends at once
+    late: bool = False
+    raised: bool = False
+
+    @property
+    def bucket(self) -> Bucket:
+        """Return what decides who may take it."""
+        job = self.job
+        return Bucket(
+            queue=job.queue,
+            language=job.language,
+            policies=job.policies,
+            weight=job.weight,
+            need=job.need,
+            barred=job.barred,
+        )
+
+
+def ticket(job: Job, *, supersedes: str | None = None, person: str = "") -> Ticket:
+    """Return a ticket that says as little as it may."""
+    decision = Decision(
+        decision_id=job.decision_id,
+        source=Source(topic="media.uploads", partition=0, offset=1),
+        event_id=job.decision_id,
+        content_id="c",
+        action=Action.HOLD,
+        review=Review(queue=job.queue, priority=job.harm, due_at=None, reason="band"),
+        policy_set="sha256:x",
+        decided_by="person" if person else "pipeline",
+        reviewer=person or None,
+        verdict_id=f"v-{job.decision_id}" if person else None,
+        decided_at=START,
+        supersedes=supersedes,
+    )
+    return Ticket(decision=decision, event=UploadEvent(event_id=job.decision_id, content_id="c"))
+
+
+jobs = st.builds(
+    Job,
+    decision_id=st.just(""),
+    queue=st.sampled_from(sorted(QUEUES)),
+    language=st.sampled_from(["", "en", "de", "fr"]),
+    policies=st.sets(st.sampled_from(["weapons", "hate", "adult"]), min_size=1, max_size=2).map(
+        lambda names: tuple(sorted(names))
+    ),
+    weight=st.sampled_from([1, 3, 10, 30]),
+    harm=st.floats(0, 200).map(lambda x: round(x, 4)),
+    reason=st.just("band"),
+    born=st.integers(0, 50).map(lambda h: START - timedelta(hours=h)),
+    due=st.just(START),
+    reviewers=st.just(1),
+    need=st.sampled_from(["reviewer", "reviewer", "reviewer", "lead"]),
+    barred=st.sets(st.sampled_from([p.id for p in PEOPLE]), max_size=2).map(
+        lambda names: tuple(sorted(names))
+    ),
+    print=st.sampled_from(["", "", "", "same"]),
+)
+#: A job falls due an hour before now, or in two days; half its time is over, or not.
+dues = st.sampled_from([-1, 48])
+
+
+class Machine(RuleBasedStateMachine):
+    """Does the same to Redis and to the model."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = ReviewQueue(self.url)
+        self.queue.forget()
+        self.queue.configure(QUEUES)
+        self.queue.begin(TOPIC, 0, 0)
+        self.queue.begin("moderation.verdicts", 0, 0)
+        self.queue.begin("moderation.reviews", 0, 0)
+        self.open: dict[str, Known] = {}
+        self.job_ids: dict[str, str] = {}
+        self.closed: set[str] = set()
+        self.prints: dict[str, str] = {}
+        self.offset = 0
+        self.verdicts = 0
+        self.reviews = 0
+        self.made = 0
+        self.sent: list[Projected] = []
+
+    def teardown(self) -> None:
+        """Let go of the connection."""
+        self.queue.close()
+
+    # What the model does.
+
+    def pass_time(self) -> None:
+        """Do what time alone does."""
+        for known in self.open.values():
+            if known.state == "leased" and known.dead:
+                self.reopen(known)
+            job = known.job
+            if job.language and not job.language.startswith("*"):
+                widens = job.born + (known.job.due - job.born) / 2
+                if widens <= datetime.now(UTC):
+                    known.job = replace(job, language="*" + job.language)
+            if known.job.due <= datetime.now(UTC) and not known.late:
+                known.late = True
+                target = QUEUES[known.job.queue].escalate_to
+                if target:
+                    known.job = replace(known.job, queue=target)
+                elif not known.raised:
+                    known.raised = True
+                    known.key -= RAISED
+
+    def reopen(self, known: Known) -> None:
+        """Return a job to its queue."""
+        known.state, known.holder, known.dead = "open", "", False
+
+    def best(self, person: Person) -> Known | None:
+        """Return the job that this person should get."""
+        queues = open_to(person, QUEUES)
+        waiting = [
+            k
+            for k in self.open.values()
+            if k.state == "open" and k.bucket.admits(person, queues, 10**9)
+        ]
+        return min(
+            waiting,
+            key=lambda k: (QUEUES[k.job.queue].lane != "urgent", k.key, str(k.bucket), k.id),
+            default=None,
+        )
+
+    def project(self, job: Job, *, supersedes: str | None = None, person: str = "") -> None:
+        """Send a ticket through the real projection."""
+        item = Projected(
+            offset=self.offset,
+            ticket=ticket(job, supersedes=supersedes, person=person),
+            job=job if not person else None,
+        )
+        self.sent.append(item)
+        self.queue.project(TOPIC, 0, start=self.offset, end=self.offset + 1, tickets=[item])
+        self.offset += 1
+
+    # What happens.
+
+    @initialize(some=st.lists(st.tuples(jobs, dues), min_size=6, max_size=12))
+    def arrive(self, some: list[tuple[Job, int]]) -> None:
+        """There are jobs from the beginning."""
+        for job, due in some:
+            self.arrives(job, due)
+
+    @rule(some=st.lists(st.tuples(jobs, dues), min_size=1, max_size=3))
+    def arrive_more(self, some: list[tuple[Job, int]]) -> None:
+        """More jobs come."""
+        for job, due in some:
+            self.arrives(job, due)
+
+    def arrives(self, job: Job, due: int) -> None:
+        """A new ticket opens a job, or joins the one of the same fingerprint."""
+        self.made += 1
+        job = replace(job, decision_id=f"d{self.made}", due=START + timedelta(hours=due))
+        self.project(job)
+        shared = self.prints.get(job.print)
+        if job.print and shared in self.open:
+            self.open[shared].members.add(job.decision_id)
+            self.job_ids[job.decision_id] = shared
+            return
+        self.open[job.decision_id] = Known(
+            id=job.decision_id,
+            job=job,
+            key=key(job.harm, job.born),
+            members={job.decision_id},
+        )
+        self.job_ids[job.decision_id] = job.decision_id
+        if job.print:
+            self.prints[job.print] = job.decision_id
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def comes_again(self, data: st.DataObject) -> None:
+        """A ticket that was projected before changes nothing, at its old offset or at a new one."""
+        old = data.draw(st.sampled_from(self.sent))
+        if old.ticket.decision.decided_by == "person" or old.ticket.decision.supersedes:
+            return
+        self.queue.project(
+            TOPIC,
+            0,
+            start=self.offset,
+            end=self.offset + 1,
+            tickets=[replace(old, offset=self.offset)],
+        )
+        self.offset += 1
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), job=jobs, needed=st.booleans())
+    def is_superseded(self, data: st.DataObject, job: Job, needed: bool) -> None:  # noqa: FBT001
+        """A newer decision takes its predecessor's place, or closes a job that nobody needs or holds."""
+        self.pass_time()
+        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        old = data.draw(st.sampled_from(sorted(known.members)))
+        self.made += 1
+        job = replace(job, decision_id=f"d{self.made}", queue=known.job.queue, due=START, print="")
+        self.queue.tick()
+        item = Projected(
+            offset=self.offset,
+            ticket=ticket(job, supersedes=old),
+            job=job if needed else None,
+        )
+        self.queue.project(TOPIC, 0, start=self.offset, end=self.offset + 1, tickets=[item])
+        self.offset += 1
+        if needed or known.state != "open":
+            known.members.remove(old)
+            known.members.add(job.decision_id)
+            self.job_ids[job.decision_id] = known.id
+            if needed and known.state == "open":
+                known.job = replace(
+                    known.job, policies=job.policies, weight=job.weight, harm=job.harm
+                )
+                known.key = key(job.harm, known.job.born) - (RAISED if known.raised else 0)
+        elif len(known.members) > 1:
+            known.members.remove(old)
+        else:
+            self.end(known)
+
+    def end(self, known: Known) -> None:
+        """Close a job in the model."""
+        del self.open[known.id]
+        self.closed.add(known.id)
+
+    @rule(person=st.sampled_from(PEOPLE), count=st.integers(1, 3), dead=st.booleans())
+    def claims(self, person: Person, count: int, dead: bool) -> None:  # noqa: FBT001
+        """A claim hands out exactly what stands first among what the person may take."""
+        self.pass_time()
+        handed = self.queue.claim(
+            person,
+            QUEUES,
+            count=count,
+            lease=DEAD if dead else LONG,
+            budget=Budget(),
+            at_most=1000,
+        )
+        wanted = []
+        for _ in range(count):
+            best = self.best(person)
+            if best is None:
+                break
+            best.state, best.holder, best.dead = "leased", person.id, dead
+            wanted.append(best)
+        got = {e.job_id for e in handed.entries}
+        assert [e.job_id for e in handed.entries] == [k.id for k in wanted], got
+        assert handed.reason == ("" if len(wanted) == count else "empty")
+        leases = [e.lease for e in handed.entries]
+        assert leases == sorted(set(leases))
+        for entry, known in zip(handed.entries, wanted, strict=True):
+            assert entry.holder == person.id
+            assert entry.ticket is not None
+            assert entry.ticket.decision.decision_id in known.members
+            known.lease = entry.lease
+
+    def held(self, data: st.DataObject) -> Known | None:
+        """Return some job that somebody holds."""
+        held = [k for k in self.open.values() if k.state == "leased"]
+        return data.draw(st.sampled_from(held)) if held else None
+
+    @rule(
+        data=st.data(), what=st.sampled_from(["check", "renew", "release", "pend", "undo", "sent"])
+    )
+    def holds(self, data: st.DataObject, what: str) -> None:
+        """Only the holder of the living lease can do something with it, and only what its state allows."""
+        if not self.open:
+            return
+        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        mine = data.draw(st.booleans())
+        self.pass_time()
+        args: dict[str, tuple[str | int, ...]] = {
+            "renew": (3_600_000,),
+            "pend": (
+                Verdict(
+                    verdict_id="v", job_id=known.id, decision_id="d", reviewer="r", lease=1,
+                    decided_at=START,
+                ).model_dump_json(),
+                0,
+            ),
+            "undo": (3_600_000,),
+        }  # fmt: skip
+        lease = known.lease if mine else known.lease + 1_000_000
+        end = self.queue.hold(known.id, known.holder or "ann", lease, what, *args.get(what, ()))
+        allowed = {
+            "check": {"leased"}, "renew": {"leased"}, "release": {"leased"}, "pend": {"leased"},
+            "undo": {"pending"}, "sent": {"leased", "sending"},
+        }  # fmt: skip
+        if not mine or known.state not in allowed[what]:
+            assert end is None
+            return
+        assert end is not None
+        if what == "release":
+            self.reopen(known)
+        elif what == "pend":
+            known.state, known.dead = "pending", False
+        elif what == "undo":
+            known.state = "leased"
+        elif what == "sent":
+            known.state = "sent"
+        elif what == "renew":
+            known.dead = False
+
+    @rule()
+    def verdicts_ripen(self) -> None:
+        """A verdict whose time is over goes out and cannot be undone any more."""
+        self.pass_time()
+        ripe = {v.job_id for v in self.queue.ripe(again=timedelta(hours=1))}
+        assert ripe == {k.id for k in self.open.values() if k.state == "pending"}
+        for known in self.open.values():
+            if known.state == "pending":
+                known.state = "sending"
+
+    @precondition(lambda self: self.open)
+    @rule(
+        data=st.data(),
+        kind=st.sampled_from(["skipped", "moved", "escalated", "released", "noted"]),
+        to=st.sampled_from(sorted(QUEUES)),
+        early=st.booleans(),
+    )
+    def people_act(self, data: st.DataObject, kind: str, to: str, early: bool) -> None:  # noqa: FBT001
+        """What people do is applied once, be it early by its writer or later from the log."""
+        self.pass_time()
+        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        self.queue.tick()
+        person = known.holder or "ann"
+        event = ReviewEvent(
+            event_id=f"e{self.reviews}",
+            kind=kind,
+            job_id=known.id,
+            decision_id=known.id,
+            by=person,
+            at=datetime.now(UTC),
+            lease=known.lease if known.state == "leased" else None,
+            queue=to,
+            note="seen" if kind == "noted" else "",
+        )
+        for _ in range(2 if early else 1):
+            applied = self.queue.apply_review(
+                "moderation.reviews", 0, self.reviews, event, budget=Budget(), early=early
+            )
+            assert applied == (_ == 0)
+        if early:
+            assert not self.queue.apply_review(
+                "moderation.reviews", 0, self.reviews, event, budget=Budget(), early=False
+            )
+        self.reviews += 1
+        if kind != "noted" and known.state == "leased":
+            self.reopen(known)
+        if kind == "skipped":
+            known.job = replace(known.job, barred=tuple(sorted({*known.job.barred, person})))
+        if kind in {"moved", "escalated"}:
+            known.job = replace(known.job, queue=to)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def first_verdict_counts(self, data: st.DataObject) -> None:
+        """A first of two verdicts lets the job wait for somebody else."""
+        self.pass_time()
+        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        self.queue.tick()
+        barred = tuple(sorted({*known.job.barred, "ann"}))
+        self.queue.apply_progress(
+            "moderation.verdicts", 0, self.verdicts, known.id,
+            part="second", need="reviewer", barred=barred, saw=(),
+        )  # fmt: skip
+        self.verdicts += 1
+        self.reopen(known)
+        known.job = replace(known.job, barred=barred, need="reviewer")
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), by_log=st.booleans(), some=st.booleans())
+    def is_answered(self, data: st.DataObject, by_log: bool, some: bool) -> None:  # noqa: FBT001
+        """A verdict closes its job, except for members that it does not answer."""
+        self.pass_time()
+        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        self.queue.tick()
+        answered = sorted(known.members)
+        if some and len(answered) > 1:
+            answered = answered[:1]
+        if by_log:
+            for member in answered:
+                self.project(
+                    replace(known.job, decision_id=f"p-{member}"), supersedes=member, person="ann"
+                )
+        else:
+            self.queue.apply_close(
+                "moderation.verdicts", 0, self.verdicts, known.id,
+                verdict_id="v", by="ann", made=[(m, f"p-{m}") for m in answered],
+            )  # fmt: skip
+            self.verdicts += 1
+        known.members -= set(answered)
+        if not known.members:
+            self.end(known)
+        elif not by_log:
+            self.reopen(known)
+            known.job = replace(known.job, need="reviewer")
+
+    # What must always hold.
+
+    @invariant()
+    def counts_agree(self) -> None:
+        """Every queue counts what the model counts, and time has passed for both."""
+        self.pass_time()
+        for depth in self.queue.depths(QUEUES):
+            here = [k for k in self.open.values() if k.job.queue == depth.queue]
+            assert depth.open == sum(k.state == "open" for k in here)
+            assert depth.leased == sum(k.state == "leased" for k in here)
+            assert depth.waiting == sum(k.state in {"pending", "sending", "sent"} for k in here)
+            assert depth.late == sum(k.late for k in here)
+
+    @invariant()
+    def order_agrees(self) -> None:
+        """What can be seen without taking it stands in the model's order, urgent jobs first."""
+        seen = [e.job_id for e in self.queue.peek(count=1000)]
+        waiting = [k for k in self.open.values() if k.state == "open"]
+        waiting.sort(key=lambda k: (QUEUES[k.job.queue].lane != "urgent", k.key, k.id))
+        assert seen == [k.id for k in waiting]
+
+    @rule()
+    def nothing_is_lost(self) -> None:
+        """Every decision leads to its unclosed job, and every closed job has its marker."""
+        for known in self.open.values():
+            entry = self.queue.entry(known.id)
+            assert entry is not None
+            assert entry.state == known.state
+            assert {t.decision.decision_id for t in self.queue.members(known.id)} == known.members
+        for closed in self.closed:
+            assert self.queue.entry(closed) is None
+            assert self.queue.marker(closed) is not None
+
+
+@pytest.fixture
+def machine(redis_url: str) -> type[Machine]:
+    """Return the machine, bound to an empty Redis."""
+    Machine.url = redis_url
+    return Machine
+
+
+def test_queue_agrees_with_model(machine: type[Machine]) -> None:
+    """Whatever happens in whatever order, the queue in Redis is what the plain model says."""
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    assert AGEING_PER_HOUR > 0
