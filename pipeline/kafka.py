@@ -270,6 +270,14 @@ class Producer:
         Raises:
             KafkaError: a record could not be written.
         """
+        return [partition for partition, _ in self.place(records)]
+
+    def place(self, records: Sequence[Outgoing]) -> list[tuple[Partition, int]]:
+        """Write the records and return the partition and the offset of each.
+
+        Raises:
+            KafkaError: a record could not be written.
+        """
         try:
             futures = [_send(self._producer, self._settings, record) for record in records]
             self._producer.flush(timeout=self._settings.commit_timeout_s)
@@ -277,11 +285,88 @@ class Producer:
         except client_errors.KafkaError as error:
             raise KafkaError(f"the records could not be written: {error}") from error
         prefix = self._settings.topic_prefix
-        return [Partition(at.topic.removeprefix(prefix), at.partition) for at in placed]
+        return [
+            (Partition(at.topic.removeprefix(prefix), at.partition), at.offset) for at in placed
+        ]
 
     def close(self) -> None:
         """Let go of the connection."""
         _close_producer(self._producer)
+
+
+class Follower:
+    """Reads partitions from positions that it is told, without a group; whoever calls keeps the positions."""
+
+    def __init__(self, settings: Kafka) -> None:
+        self._settings = settings
+        self._consumer = _reached(
+            settings,
+            lambda: KafkaConsumer(
+                isolation_level=_isolation(settings),
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_bytes=20_000_000,
+                max_partition_fetch_bytes=4_000_000,
+                allow_auto_create_topics=False,
+                **_connection(settings),
+            ),
+        )
+
+    def partitions(self, topics: Sequence[str]) -> list[Partition]:
+        """Return all partitions of these topics.
+
+        Raises:
+            KafkaError: a topic does not exist.
+        """
+        found = _partitions(self._settings, self._consumer, topics)
+        return [self._ours(tp) for tp in found]
+
+    def follow(self, positions: Mapping[Partition, int]) -> None:
+        """Read these partitions from now on, each from this offset, and no others."""
+        self._consumer.assign([self._theirs(partition) for partition in positions])
+        for partition, offset in positions.items():
+            self._consumer.seek(self._theirs(partition), offset)
+
+    def poll(self, *, timeout_s: float, max_records: int) -> list[Record]:
+        """Return the next records, those of one partition in order.
+
+        Raises:
+            AbortedError: Kafka could not be read for now.
+            KafkaError: Kafka cannot be read as configured.
+        """
+        try:
+            found = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        except client_errors.KafkaError as error:
+            raise _trouble(error) from error
+        prefix = self._settings.topic_prefix
+        return [_record(prefix, raw) for raws in found.values() for raw in raws]
+
+    def ends(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """Return the offset of each partition's next committed record.
+
+        Raises:
+            AbortedError: Kafka did not answer for now.
+        """
+        try:
+            found = self._consumer.end_offsets([self._theirs(p) for p in partitions])
+        except client_errors.KafkaError as error:
+            raise _trouble(error) from error
+        return {self._ours(tp): offset for tp, offset in found.items()}
+
+    def position(self, partition: Partition) -> int:
+        """Return the offset that will be read next; markers of transactions are passed over."""
+        return int(self._consumer.position(self._theirs(partition)))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with suppress(client_errors.KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=1000)
+
+    def _ours(self, tp: TopicPartition) -> Partition:
+        return Partition(tp.topic.removeprefix(self._settings.topic_prefix), tp.partition)
+
+    def _theirs(self, partition: Partition) -> TopicPartition:
+        return TopicPartition(self._settings.topic_prefix + partition.topic, partition.number)
 
 
 def read(
