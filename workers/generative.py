@@ -13,8 +13,10 @@ from workers.classifier import Classification, Item, Picture, Rationale, asked
 from workers.dialogue import Dialogue
 from workers.families import FAMILIES, UNKNOWN, Family
 from workers.loading import ClassifierSpec
+from workers.passes import Row
 from workers.processors import load_processor
-from workers.scoring import Odds, Row, Scorer
+from workers.rationale import Reasons
+from workers.scoring import Odds, Scorer
 from workers.trial import holds
 
 #: Raised when the same checkpoint and prompt would give other scores than before.
@@ -46,6 +48,7 @@ class GenerativeClassifier:
         if self.family.tier != "C" and not holds(self.scorer, images=not text_only):
             self.family = UNKNOWN
             self.scorer = self._scorer(self.family)
+        self._reasons: Reasons | None = None
         self._digest = weights.digest(
             {
                 "engine": _ENGINE,
@@ -86,7 +89,7 @@ class GenerativeClassifier:
         """Return one list of classifications an item, the highest over its pictures."""
         questions = [question for question in questions if self.covers(question)]
         asks = [prompt.suffix(question) for question in questions]
-        sheet = Sheet(self._reads, needs_image=self.family.needs_image)
+        sheet = Sheet(self._reads)
         for number, item in enumerate(items):
             sheet.add(number, item, questions)
         best: list[dict[int, Classification]] = [{} for _ in items]
@@ -101,8 +104,11 @@ class GenerativeClassifier:
         self, item: Item, findings: Sequence[tuple[Question, Classification]]
     ) -> list[Rationale]:
         """Return a rationale for each finding, in order; empty where they are switched off."""
-        del item, findings
-        return []
+        if not self._spec.rationales or not findings:
+            return []
+        if self._reasons is None:
+            self._reasons = Reasons(self.scorer)
+        return [self._reasons.explain(item, question, found) for question, found in findings]
 
     def _scorer(self, family: Family) -> Scorer:
         options = self._spec.options
@@ -135,10 +141,9 @@ class Sheet:
     has the same score whatever is written beside it.
     """
 
-    def __init__(self, reads: frozenset[Part], *, needs_image: bool = False) -> None:
+    def __init__(self, reads: frozenset[Part]) -> None:
         self.entries: list[Entry] = []
         self._reads = reads
-        self._blank = Image.new("RGB", (64, 64), (128, 128, 128)) if needs_image else None
 
     @property
     def rows(self) -> list[Row]:
@@ -164,7 +169,7 @@ class Sheet:
             image = Image.fromarray(picture.pixels)
             self._put(number, picture, image, "", item.text_in_image, seen)
             self._put(number, picture, image, item.caption, item.text_in_image, joint)
-        self._put(number, None, self._blank, item.caption, item.text_in_image, written)
+        self._put(number, None, None, item.caption, item.text_in_image, written)
 
     def _put(
         self,

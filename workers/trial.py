@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from workers import prompt
-from workers.scoring import Row, Scorer
+from workers.passes import Row
+from workers.scoring import Scorer
 
 _log = structlog.get_logger(__name__)
 

@@ -1,6 +1,7 @@
 """Tiny checkpoints with random weights, one of each family, built from its own classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from policies.question import Exempt, Forbidden, Question
 from workers import prompt
+from workers.dialogue import Dialogue
+from workers.families import FAMILIES
+from workers.passes import Method
 from workers.processors import image_only
+from workers.scoring import Scorer
 
 MARKS = [
     "<pad>",
@@ -102,7 +107,7 @@ def _words() -> str:
 
 def words(**extra: str) -> Any:
     """Return a small tokenizer with every family's marks."""
-    fast = hf.PreTrainedTokenizerFast(
+    return hf.PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_words()),
         bos_token="<s>",
         eos_token="</s>",
@@ -110,7 +115,6 @@ def words(**extra: str) -> Any:
         unk_token="<unk>",
         extra_special_tokens=extra,
     )
-    return fast
 
 
 def token(mark: str) -> int:
@@ -514,13 +518,95 @@ BUILDERS: dict[str, Callable[[], Made]] = {
     "mllama": _mllama,
     "idefics": _idefics,
     "llama": _text(hf.LlamaForCausalLM, hf.LlamaConfig(**TEXT)),
-    "mistral": _text(hf.MistralForCausalLM, hf.MistralConfig(**TEXT, sliding_window=24)),
+    "mistral": _text(hf.MistralForCausalLM, hf.MistralConfig(**TEXT, sliding_window=100)),
     "qwen2": _text(hf.Qwen2ForCausalLM, hf.Qwen2Config(**TEXT)),
     "qwen3": _text(hf.Qwen3ForCausalLM, hf.Qwen3Config(**TEXT)),
     "gemma3_text": _text(
         hf.Gemma3ForCausalLM,
         hf.Gemma3TextConfig(
-            **TEXT, sliding_window=24, layer_types=["sliding_attention", "full_attention"]
+            **TEXT, sliding_window=100, layer_types=["sliding_attention", "full_attention"]
         ),
     ),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """A tiny model with its processor, weights scaled until scores spread."""
+
+    kind: str
+    model: Any
+    processor: Any
+
+    @property
+    def sees(self) -> bool:
+        """Return whether it takes images."""
+        return hasattr(self.processor, "tokenizer")
+
+    def scorer(self, method: Method | None = None, **options: Any) -> Scorer:
+        """Return a scorer by the family's entry."""
+        family = FAMILIES[self.kind]
+        dialogue = Dialogue(self.processor, family)
+        return Scorer(self.model, dialogue, family, method=method, **options)
+
+
+TEXT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}<|turn|>user\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}"
+)
+
+
+def build(kind: str) -> Tiny:
+    """Return a tiny checkpoint of a family with large random weights, the same each time."""
+    torch.manual_seed(5)
+    model, processor = BUILDERS[kind]()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.25)
+            elif "gate" in name:  # shut at first, so that images would not count
+                weight.fill_(1.0)
+    if not hasattr(processor, "tokenizer"):
+        processor.chat_template = TEXT_TEMPLATE
+    return Tiny(kind=kind, model=model.eval(), processor=processor)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[[str], Tiny]:
+    """Return a maker of tiny checkpoints that keeps what it made."""
+    torch.set_num_threads(1)
+    return cache(build)
+
+
+@pytest.fixture(scope="session")
+def questions() -> tuple[Question, ...]:
+    """Return four questions of different lengths that read different parts."""
+    return QUESTIONS
+
+
+@pytest.fixture(scope="session")
+def noise() -> Callable[[int, int, int], Image.Image]:
+    """Return a maker of pictures of coarse noise by seed, width and height."""
+
+    def make(seed: int, width: int = 60, height: int = 40) -> Image.Image:
+        coarse = np.random.default_rng(seed).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+        return Image.fromarray(coarse).resize((width, height), Image.Resampling.NEAREST)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def saved(
+    tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Tiny]
+) -> Callable[[str], Path]:
+    """Return a maker of checkpoint folders that keeps what it wrote."""
+
+    @cache
+    def save(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        made = tiny(kind)
+        made.model.save_pretrained(folder)
+        made.processor.save_pretrained(folder)
+        return folder
+
+    return save

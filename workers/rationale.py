@@ -1,0 +1,230 @@
+"""A model's reasons, for people: JSON that a grammar holds to its form, put to the proof.
+
+The grammar engine is llguidance: it has no start-up cost for a schema that is new with each
+policy, is one light wheel, and is what the large serving engines use as well. Whatever comes out
+is untrusted text and never a source of confidence.
+"""
+
+import json
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final
+
+import llguidance.hf
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from PIL import Image
+from torch import Tensor
+
+from policies.question import Question
+from workers import prompt
+from workers.classifier import Classification, Item, Picture, Rationale
+from workers.continuing import written
+from workers.passes import Row
+from workers.scoring import Scorer
+
+#: Longest reason, in characters.
+MAX_TEXT: Final = 160
+#: Most tokens of a whole reason: its text, were every character one, and the form around it.
+LIMIT: Final = MAX_TEXT + 80
+#: Boxes are written in hundredths of the picture.
+GRID: Final = 100
+#: A place is looked at with this share of its size around it, and never smaller than this share.
+MARGIN: Final = 0.25
+SMALLEST: Final = 0.2
+
+#: Spaces are allowed where models differ in habit; everything else is fixed.
+_GRAMMAR: Final = """
+start: "{{" SP "\\"clause\\":" SP clause "," SP "\\"text\\":" SP TEXT "," SP place "}}"
+clause: {clauses}
+place: "\\"media\\":" SP ("0" "," SP "\\"box\\":" SP (box | "null") | "null" "," SP "\\"box\\":" SP "null")
+box: "[" SP N "," SP N "," SP N "," SP N "]"
+SP: / ?/
+N: /100|[1-9]?[0-9]/
+TEXT: /"[^"\\\\\\x00-\\x1f]{{1,{longest}}}"/
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """What the model wrote, read; boxes as shares of the picture."""
+
+    clause: str
+    text: str
+    seen: bool
+    box: tuple[float, float, float, float] | None
+
+
+def grammar(question: Question) -> str:
+    """Return the grammar of a reason under this question: only its own clauses can be named."""
+    clauses = " | ".join(json.dumps(json.dumps(clause.id)) for clause in question.forbidden)
+    return _GRAMMAR.format(clauses=clauses, longest=MAX_TEXT)
+
+
+def read(text: str, question: Question) -> Reason | None:
+    """Return the reason that a text holds, or None where it holds none."""
+    try:
+        said = json.loads(text)
+        clause, words = str(said["clause"]), shown(str(said["text"]))
+        box = _shares(said["box"])
+        seen = said["media"] is not None
+    except (ValueError, KeyError, TypeError):
+        return None
+    if clause not in {known.id for known in question.forbidden} or not words:
+        return None
+    return Reason(clause=clause, text=words, seen=seen, box=box if seen else None)
+
+
+def shown(text: str) -> str:
+    """Return the text without what is invisible or moves other text about."""
+    kept = "".join(char if unicodedata.category(char)[0] != "C" else " " for char in text)
+    return " ".join(kept.split())[:MAX_TEXT]
+
+
+class Reasons:
+    """Asks a model for its reasons and asks back whether they are there."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._passes = scorer.passes
+        width = scorer.passes.model.get_output_embeddings().weight.shape[0]
+        self._tokenizer = _guide(scorer.dialogue.tokenizer, width)
+
+    def explain(self, item: Item, question: Question, found: Classification) -> Rationale:
+        """Return the reason for one finding, unsupported where it does not stand the proof."""
+        picture = _picture(item, found)
+        row = row_for(item, question, picture)
+        text = self._write(row, question)
+        reason = read(text, question)
+        if reason is None:
+            return Rationale(question=question.id, clause=None, text=shown(text), supported=False)
+        looked = picture if reason.seen else None
+        return Rationale(
+            question=question.id,
+            clause=reason.clause,
+            text=reason.text,
+            supported=self.stands(item, question, reason, picture),
+            media=None if looked is None else looked.media,
+            box=reason.box,
+        )
+
+    def stands(
+        self, item: Item, question: Question, reason: Reason, picture: Picture | None
+    ) -> bool:
+        """Put the evidence back as a question: the clause alone, then the place alone."""
+        if reason.seen != (picture is not None) and "image" not in question.reads:
+            return False
+        alone = ask_alone(question, reason.clause)
+        asks = [prompt.suffix(alone)]
+        rows = [row_for(item, alone, picture)]
+        if reason.box is not None and picture is not None:
+            rows.append(replace(rows[0], image=cut(Image.fromarray(picture.pixels), reason.box)))
+        return all(odds[0].score > 0 for odds in self._scorer.score(rows, asks))
+
+    def _write(self, row: Row, question: Question) -> str:
+        matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar(question)))
+        ask = prompt.explain(question)
+        tokens = written(
+            self._passes, row, ask, chooser(matcher, self._tokenizer.vocab_size), limit=LIMIT
+        )
+        text: str = self._scorer.dialogue.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+
+def chooser(matcher: Any, vocabulary: int) -> Callable[[Tensor], int | None]:
+    """Return a choice of the likeliest token that the grammar allows."""
+    mask: Any = None
+
+    def choose(logits: Tensor) -> int | None:
+        nonlocal mask
+        if matcher.is_stopped():
+            return None
+        if mask is None:
+            mask = allocate_token_bitmask(1, vocabulary)
+        fill_next_token_bitmask(matcher, mask, 0)
+        bits = np.unpackbits(mask.view(np.uint8)[0], bitorder="little").astype(bool)
+        # The output layer may have more rows than there are tokens, or fewer.
+        allowed = torch.zeros(len(logits), dtype=torch.bool)
+        allowed[: min(len(bits), len(logits))] = torch.from_numpy(bits[: len(logits)])
+        allowed = allowed.to(logits.device)
+        if not bool(allowed.any()):
+            return None
+        token = int(logits.masked_fill(~allowed, float("-inf")).argmax())
+        matcher.consume_token(token)
+        if matcher.is_stopped() and matcher.is_accepting():
+            # An end token closes the text and is no part of it.
+            return None if matcher.stop_reason() == "EndOfSentence" else token
+        return token
+
+    return choose
+
+
+def row_for(item: Item, question: Question, picture: Picture | None) -> Row:
+    """Return the row in which a question is asked about one picture of an item, or its text."""
+    reads_caption = "caption" in question.reads
+    shared = prompt.prefix(
+        images=0 if picture is None else 1,
+        caption=item.caption if reads_caption else "",
+        text_in_image=item.text_in_image,
+    )
+    image = None if picture is None else Image.fromarray(picture.pixels)
+    return Row(shared=shared, image=image, asked=(0,))
+
+
+def ask_alone(question: Question, clause: str) -> Question:
+    """Return the same question about one clause alone, without the carve-outs that it beats."""
+    return replace(
+        question,
+        forbidden=tuple(known for known in question.forbidden if known.id == clause),
+        allowed=tuple(exempt for exempt in question.allowed if clause not in exempt.unless),
+    )
+
+
+def cut(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """Return the place in the picture, with some of what is around it."""
+    left, top, right, bottom = box
+    wide = max((right - left) * (1 + 2 * MARGIN), SMALLEST)
+    high = max((bottom - top) * (1 + 2 * MARGIN), SMALLEST)
+    wide = high = max(wide, high)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    x0, y0 = (
+        min(max(x - wide / 2, 0), 1 - min(wide, 1)),
+        min(max(y - high / 2, 0), 1 - min(high, 1)),
+    )
+    x1, y1 = min(x0 + wide, 1), min(y0 + high, 1)
+    width, height = image.size
+    return image.crop(
+        (
+            int(x0 * width),
+            int(y0 * height),
+            max(int(x1 * width), int(x0 * width) + 1),
+            max(int(y1 * height), int(y0 * height) + 1),
+        )
+    )
+
+
+def _picture(item: Item, found: Classification) -> Picture | None:
+    same = (
+        picture
+        for picture in item.pictures
+        if picture.media == found.media and picture.time_s == found.time_s
+    )
+    return next(same, None)
+
+
+def _shares(box: Sequence[int] | None) -> tuple[float, float, float, float] | None:
+    if box is None:
+        return None
+    left, top, right, bottom = (int(edge) / GRID for edge in box)
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError("a box has its left before its right and its top above its bottom")
+    return left, top, right, bottom
+
+
+@lru_cache(maxsize=4)
+def _guide(tokenizer: Any, width: int) -> LLTokenizer:
+    return llguidance.hf.from_tokenizer(tokenizer, n_vocab=max(width, len(tokenizer)))
