@@ -45,15 +45,12 @@ class Stack:
         self.variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.base = environment() | self.variables
         self._parts: list[Part] = []
-        self._ray_folder: Path | None = None
+        self._ray_folders: list[Path] = []
 
     def up(self) -> None:
         """Start every part; those that need nothing of each other start at the same time."""
         home = self.base.get("KAFKA_HOME")
-        cpus = max(4, os.cpu_count() or 1)
-        ray, ray_address, self._ray_folder = self._add(
-            *ray_head.start(cpus=cpus, logs=self.logs, env=self.base)
-        )
+        ray, ray_address = self._start_ray()
         if home:
             kafka, servers = self._add(
                 *real_kafka.start(Path(home), self.data / "kafka", logs=self.logs, env=self.base)
@@ -72,12 +69,11 @@ class Stack:
             "WEIR_KAFKA_TRANSACTIONS": "true" if home else "false",
             "WEIR_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
             "WEIR_STORE_FOLDER": str(media),
-            "WEIR_POOL_ADDRESS": ray_address,
         }
         _say(part="media store", state="ready", detail=str(media))
         self._await(kafka, servers)
         self._await(redis, f"127.0.0.1:{redis_port}")
-        self._await(ray, ray_address)
+        self._await_ray(ray, ray_address)
         if home:
             self._create_topics()
         metrics = free_port()
@@ -112,8 +108,8 @@ class Stack:
             _say(part=part.name, state="stopping", detail="")
             part.stop(grace_s=_GRACE_S)
         processes.end_descendants()
-        if self._ray_folder is not None:
-            shutil.rmtree(self._ray_folder, ignore_errors=True)
+        for folder in self._ray_folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _add(self, part: Part, *rest: Any) -> Any:
         self._parts.append(part)
@@ -125,6 +121,26 @@ class Stack:
         if not wait_for(host, int(port), timeout_s=_PATIENCE_S, while_true=lambda: part.running):
             raise PartError(part.name, f"nobody answers at {address}", part.tail())
         _say(part=part.name, state="ready", detail=address)
+
+    def _start_ray(self) -> tuple[Part, str]:
+        cpus = max(4, os.cpu_count() or 1)
+        part, address, folder = self._add(*ray_head.start(cpus=cpus, logs=self.logs, env=self.base))
+        self._ray_folders.append(folder)
+        return part, address
+
+    def _await_ray(self, ray: Part, address: str) -> None:
+        """Wait until Ray serves; on a busy machine its own patience may end first."""
+        for last in (False, True):
+            while ray.running and ray_head.STARTED not in ray.log.read_text(errors="replace"):
+                time.sleep(0.1)
+            if ray.running:
+                break
+            if last:
+                raise PartError("ray", "it did not start", ray.tail())
+            self._parts.remove(ray)
+            ray, address = self._start_ray()
+        self.variables["WEIR_POOL_ADDRESS"] = address
+        _say(part="ray", state="ready", detail=address)
 
     def _weir(self, name: str, *arguments: str, extra: dict[str, str] | None = None) -> Part:
         command = [sys.executable, "-m", "pipeline", *arguments]
@@ -138,6 +154,8 @@ class Stack:
 
     def _start_console(self) -> str | None:
         if importlib.util.find_spec("dashboards.console") is None:
+            return None
+        if importlib.util.find_spec("dashboards.console.__main__") is None:
             return None
         port = free_port()
         command = [sys.executable, "-m", "dashboards.console", "--port", str(port)]

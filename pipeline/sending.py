@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +25,9 @@ from pipeline.errors import KafkaError
 from pipeline.messages import Context, Decision, MediaRef, Report, UploadEvent
 from pipeline.records import Outgoing, Partition
 from workers.store import Access, Store, open_stores
+
+#: How often somebody who waits looks whether there is still something to wait for.
+_LOOK_UP_S: Final = 0.5
 
 
 class SendingError(Exception):
@@ -120,15 +123,21 @@ class Decisions:
         self._done = threading.Event()
         threading.Thread(target=self._read, name="decisions", daemon=True).start()
 
-    def of(self, events: Sequence[UploadEvent], *, timeout_s: float) -> Iterator[Decision]:
-        """Yield the first decision on each event, until all are there or the time is over."""
+    def of(
+        self,
+        events: Sequence[UploadEvent],
+        *,
+        timeout_s: float,
+        going: Callable[[], bool] = lambda: True,
+    ) -> Iterator[Decision]:
+        """Yield the first decision on each event, until all are there, the time is over or nothing goes on."""
         wanted = {event.event_id for event in events}
         deadline = time.monotonic() + timeout_s
-        while wanted and (left_s := deadline - time.monotonic()) > 0:
+        while wanted and going() and (left_s := deadline - time.monotonic()) > 0:
             try:
-                found = self._found.get(timeout=left_s)
+                found = self._found.get(timeout=min(left_s, _LOOK_UP_S))
             except Empty:
-                return
+                continue
             if isinstance(found, Exception):
                 raise found
             if found.event_id in wanted:

@@ -11,6 +11,9 @@ from pipeline import processes
 #: Enough for some hundred decoded pictures; Ray would take a third of all memory.
 _OBJECT_STORE_BYTES = 300_000_000
 
+#: What its log says when it serves; its port is open long before.
+STARTED = "Ray runtime started"
+
 
 def start(*, cpus: int, logs: Path, env: Mapping[str, str]) -> tuple[processes.Part, str, Path]:
     """Start the head and return it with its address and its folder, which goes when it goes."""

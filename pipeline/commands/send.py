@@ -1,7 +1,7 @@
 """`weir send`: files and captions as uploads, and what was decided about them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -52,8 +52,12 @@ def send(
     to: str = "",
     timeout_s: float = 120.0,
     as_json: bool = False,
+    going: Callable[[], bool] = lambda: True,
 ) -> bool:
-    """Send, show what was asked for, and return whether everything came back."""
+    """Send, show what was asked for, and return whether everything came back.
+
+    Waiting ends early when `going` says that there is nothing to wait for.
+    """
     waiting = sending.parcels(paths)
     # Listening begins before the first event is sent, so that no decision is missed.
     decisions = sending.Decisions(settings.kafka) if wait else None
@@ -73,7 +77,7 @@ def send(
             return True
         task = progress.add_task("decided", total=len(events))
         found: dict[str, Decision] = {}
-        for decision in decisions.of(events, timeout_s=timeout_s):
+        for decision in decisions.of(events, timeout_s=timeout_s, going=going):
             found[decision.event_id] = decision
             progress.advance(task)
         decisions.close()

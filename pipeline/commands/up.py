@@ -65,7 +65,14 @@ def command(data: Path, *, paths: tuple[Path, ...], leave: bool, timeout_s: floa
             ready = _await_ready(stack, console)
             if paths:
                 config.adopt(ready["environment"])
-                decided = send(paths, config.Settings(), wait=True, timeout_s=timeout_s)
+                decided = send(
+                    paths,
+                    config.Settings(),
+                    wait=True,
+                    timeout_s=timeout_s,
+                    going=lambda: stack.running,
+                )
+                _still(stack)
             _say_where(ready, console)
             while not leave:
                 _still(stack)
