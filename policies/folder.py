@@ -40,7 +40,7 @@ def read_policy(path: Path) -> Policy:
         PolicyError: the file is wrong.
     """
     problems: list[Problem] = []
-    read = _read(path, Policy, problems.extend)
+    read = read_file(path, Policy, problems.extend)
     if read is None:
         raise PolicyError(problems)
     return read[0]
@@ -49,7 +49,7 @@ def read_policy(path: Path) -> Policy:
 def inspect(path: Path) -> tuple[PolicySet | None, tuple[Problem, ...]]:
     """Return the set in a folder, or of one file of it, and everything that is wrong: warnings too.
 
-    The set is None where a file cannot be read at all.
+    The set is None where anything is an error.
     """
     problems: list[Problem] = []
     single = path.is_file()
@@ -59,7 +59,7 @@ def inspect(path: Path) -> tuple[PolicySet | None, tuple[Problem, ...]]:
     keys = _read_if_there(folder / CONTEXT, ContextFile, problems.extend)
     context = keys[0] if keys else ContextFile()
     if declared:
-        problems += _placed(queues.faults(declared[0]), declared[1])
+        problems += placed(queues.faults(declared[0]), declared[1])
     elif files and not (folder / QUEUES).exists():
         problems.append(
             _whole(
@@ -69,7 +69,7 @@ def inspect(path: Path) -> tuple[PolicySet | None, tuple[Problem, ...]]:
     policies: list[Policy] = []
     homes: dict[str, Path] = {}
     for file in files:
-        read = _read(file, Policy, problems.extend)
+        read = read_file(file, Policy, problems.extend)
         if read is None:
             continue
         policy, document = read
@@ -82,7 +82,7 @@ def inspect(path: Path) -> tuple[PolicySet | None, tuple[Problem, ...]]:
             ),
             *_name_faults(policy, file, homes.get(policy.policy)),
         ]
-        problems += _placed(found, document)
+        problems += placed(found, document)
         homes.setdefault(policy.policy, file)
         policies.append(policy)
     broken = any(problem.level == "error" for problem in problems)
@@ -108,12 +108,13 @@ def _files(folder: Path, report: Callable[[Iterable[Problem]], None]) -> list[Pa
 def _read_if_there(
     path: Path, model: type[_Model], report: Callable[[Iterable[Problem]], None]
 ) -> tuple[_Model, Document] | None:
-    return _read(path, model, report) if path.exists() else None
+    return read_file(path, model, report) if path.exists() else None
 
 
-def _read(
+def read_file(
     path: Path, model: type[_Model], report: Callable[[Iterable[Problem]], None]
 ) -> tuple[_Model, Document] | None:
+    """Return what is in a file and where it stands, or None after everything wrong is reported."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -138,7 +139,7 @@ def _read(
     else:
         if not found:
             return value, document
-    report(_placed(found, document))
+    report(placed(found, document))
     return None
 
 
@@ -158,7 +159,8 @@ def _name_faults(policy: Policy, file: Path, home: Path | None) -> Iterator[Faul
         )
 
 
-def _placed(faults: Iterable[Fault], document: Document) -> Iterator[Problem]:
+def placed(faults: Iterable[Fault], document: Document) -> Iterator[Problem]:
+    """Yield each fault with its file, line and column."""
     for fault in faults:
         value: Any = document.value
         for step in fault.path:

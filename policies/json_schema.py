@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from policies.cases import CaseFile
 from policies.context import ContextFile
 from policies.notation import format_duration
 from policies.queues import QueueFile
@@ -25,6 +26,7 @@ FILES: Final[dict[str, type[BaseModel]]] = {
     "weir-policy.schema.json": Policy,
     "weir-queues.schema.json": QueueFile,
     "weir-context.schema.json": ContextFile,
+    "weir-cases.schema.json": CaseFile,
 }
 
 

@@ -187,7 +187,9 @@ class _Reading:
         if _OTHER_INT.match(text):
             return int(text, 0)
         if _NOT_FINITE.match(text) or (_FLOAT.match(text) and abs(float(text)) > MAX_NUMBER):
-            self.note(event, f"{text[:40]} is no number that counts here", "write a finite one below 1e18")
+            self.note(
+                event, f"{text[:40]} is no number that counts here", "write a finite one below 1e18"
+            )
             return 0
         return float(text) if _FLOAT.match(text) else text
 

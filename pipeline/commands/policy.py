@@ -178,3 +178,41 @@ def _one_or_all(path: Path) -> "PolicySet":
     except PolicyError as error:
         _complain(error.problems)
         sys.exit(1)
+
+
+@command.command(name="test")
+@click.argument("names", nargs=-1)
+@click.option("--folder", type=EXISTING, help="Folder of the policies.")
+@click.option("--offline", is_flag=True, help="Replay recorded scores: no model is loaded.")
+@click.option("--record", is_flag=True, help="Record the scores, for --offline.")
+@click.option("--junit", type=EXISTING, help="Also write JUnit XML to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print every outcome as JSON.")
+def test_cases(
+    names: tuple[str, ...],
+    folder: Path | None,
+    *,
+    offline: bool,
+    record: bool,
+    junit: Path | None,
+    as_json: bool,
+) -> None:
+    """Put the golden cases of these policies (of all that are asked, without NAMES) to the classifiers.
+
+    Exits 1 where a case does not come out as it must, has no answer, or a recording older than its words.
+    """
+    if offline and record:
+        raise click.UsageError("--offline replays recordings, --record makes them: choose one")
+    from pipeline.commands.policy_test import chosen, report, run_cases
+    from policies.cases import read_cases
+    from policies.errors import PolicyError
+
+    where = _folder(folder)
+    policies = _read(where)
+    try:
+        cases = read_cases(policies, where)
+    except PolicyError as error:
+        _complain(error.problems)
+        sys.exit(1)
+    wanted, drafts = chosen(policies, cases, names)
+    outcomes = run_cases(policies, cases, wanted, folder=where, offline=offline, record=record)
+    report(outcomes, cases, drafts, as_json=as_json, xml=junit)

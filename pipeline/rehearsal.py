@@ -1,0 +1,105 @@
+"""Golden cases on their way to a classifier, or to their recording, and back."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from pipeline import recordings
+from pipeline.calibration import Calibrations
+from pipeline.golden import Outcome, judge, questions_of
+from policies.cases import FOLDER, Case, CaseFile
+from policies.question import Question
+from policies.schema import Policy
+from workers.bounds import Bounds
+from workers.classifier import Classification, Classifier, Item, asked
+from workers.errors import WorkerError
+from workers.folder import FolderStore
+from workers.media import prepare
+from workers.upload import Location, Upload
+
+#: An answer with the question as it was asked and the digest of the classifier that gave it.
+Answered = tuple[Question, Classification, str]
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Puts the cases of policies to classifiers, in the order of their cascade."""
+
+    folder: Path
+    classifiers: Sequence[Classifier]
+    calibrations: Calibrations
+    now: datetime
+    bounds: Bounds = field(default_factory=Bounds)
+
+    def run(
+        self, policy: Policy, file: CaseFile, done: Callable[[Outcome], None]
+    ) -> recordings.Recording:
+        """Put every case to the classifiers, report each outcome, and return the recording of it."""
+        kept: dict[str, tuple[str, Sequence[Answered]]] = {}
+        for name, case in file.cases.items():
+            started_s = time.perf_counter()
+            try:
+                answers = self._ask(case, policy.questions)
+            except WorkerError as error:
+                outcome = Outcome(
+                    policy=policy.policy, case=name, status="silent", why=(str(error),), answers={}
+                )
+            else:
+                content = recordings.content_digest(case, self.folder / FOLDER)
+                kept[name] = (content, answers)
+                outcome = self._judged(policy, name, case, answers)
+            done(replace(outcome, duration_s=time.perf_counter() - started_s))
+        return recordings.made(policy.policy, kept, now=self.now)
+
+    def replay(
+        self, policy: Policy, file: CaseFile, recording: recordings.Recording | None
+    ) -> Iterator[Outcome]:
+        """Yield the outcome of every case from its recording."""
+        for name, case in file.cases.items():
+            answers, why = recordings.replay(
+                recording.cases.get(name) if recording else None,
+                policy.questions if case.action else questions_of(policy, case),
+                recordings.content_digest(case, self.folder / FOLDER),
+            )
+            if why is not None:
+                why = f"{why}; run weir policy test --record {policy.policy}"
+                yield Outcome(
+                    policy=policy.policy, case=name, status="stale", why=(why,), answers={}
+                )
+            else:
+                yield self._judged(policy, name, case, answers)
+
+    def _ask(self, case: Case, questions: Sequence[Question]) -> list[Answered]:
+        prepared = prepare(
+            Upload(key=0, media=tuple(Location(uri=name) for name in case.media)),
+            FolderStore(self.folder / FOLDER),
+            self.bounds,
+        )
+        item = Item(pictures=prepared.pictures, caption=case.text)
+        answered: dict[str, Answered] = {}
+        for classifier in self.classifiers:
+            open_to_it = [
+                question
+                for question in questions
+                if question.id not in answered
+                and classifier.covers(question)
+                and asked(question, item, classifier.reads)
+            ]
+            if not open_to_it:
+                continue
+            by_id: Mapping[str, Question] = {question.id: question for question in open_to_it}
+            (found,) = classifier.classify([item], open_to_it)
+            for answer in found:
+                answered[answer.question] = (by_id[answer.question], answer, classifier.digest)
+        return list(answered.values())
+
+    def _judged(
+        self, policy: Policy, name: str, case: Case, answers: Sequence[Answered]
+    ) -> Outcome:
+        calibrated = [
+            self.calibrations.answer(question, found, classifier, now=self.now)
+            for question, found, classifier in answers
+        ]
+        return judge(policy, name, case, calibrated, now=self.now)
