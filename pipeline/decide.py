@@ -102,7 +102,7 @@ def decide(
     silent = [policy for policy, question in live if question.id not in by_question]
     everywhere = _judge_all(live, by_question, context, None, origin.content.language)
     regional = {}
-    for region in _regions(event, policies):
+    for region in regions(event, policies):
         # Only what names the region can differ there.
         named = [(p, q) for p, q in live if region in p.regions]
         here = {policy.policy for policy, _ in named}
@@ -110,8 +110,8 @@ def decide(
             named, by_question, {**context, "region": region}, region, origin.content.language
         )
         same = [j for j in everywhere if j.question.policy not in here]
-        regional[region] = _strictest([*there, *same], silent)
-    action = _strictest(everywhere, silent)
+        regional[region] = strictest([*there, *same], silent)
+    action = strictest(everywhere, silent)
     led = {judgement.question.id: judgement for judgement in everywhere}
     # Every value is of our own making: validating a dozen findings takes longer than all the rest.
     return Decision.model_construct(
@@ -123,8 +123,8 @@ def decide(
         content=origin.content,
         context=context,
         action=action,
-        labels=_labels(everywhere),
-        limits=_limits(everywhere),
+        labels=labels(everywhere),
+        limits=limits_of(everywhere),
         regional={region: there for region, there in regional.items() if there is not action},
         review=_ticket(everywhere, silent, event, now),
         findings=tuple(
@@ -144,8 +144,8 @@ def decide(
         ),
         unjudged=tuple(dict.fromkeys(policy.policy for policy in silent)),
         policy_set=policies.digest,
-        ground=_ground(everywhere, policies),
-        notice=_notice(everywhere, policies),
+        ground=ground(everywhere, policies),
+        notice=notice(everywhere, policies),
         stages=origin.stages,
         decided_at=now,
         supersedes=origin.supersedes,
@@ -311,21 +311,25 @@ def _threshold(band: float | Precision | MissRate | None, answer: Answer) -> flo
     return answer.thresholds.get(band) if isinstance(band, (Precision, MissRate)) else band
 
 
-def _strictest(judgements: Iterable[Judgement], silent: Iterable[Policy]) -> Action:
+def strictest(judgements: Iterable[Judgement], silent: Iterable[Policy]) -> Action:
+    """Return the strictest action that anything asks for, silence included."""
     asked_for = [j.action for j in judgements] + [p.when_unavailable.action for p in silent]
     return max(asked_for, key=lambda action: action.rank, default=Action.ALLOW)
 
 
-def _regions(event: UploadEvent, policies: PolicySet) -> list[str]:
+def regions(event: UploadEvent, policies: PolicySet) -> list[str]:
+    """Return the regions for which a policy says something of its own and where the upload is shown."""
     shown = event.context.regions
     return [r for r in policies.regions if shown is None or r in shown]
 
 
-def _labels(judgements: Iterable[Judgement]) -> tuple[str, ...]:
+def labels(judgements: Iterable[Judgement]) -> tuple[str, ...]:
+    """Return the labels of the policies that act, each once."""
     return tuple(dict.fromkeys(j.rule.label for j in judgements if j.acts and j.rule.label))
 
 
-def _limits(judgements: Iterable[Judgement]) -> Limits:
+def limits_of(judgements: Iterable[Judgement]) -> Limits:
+    """Return the limits of everything that acts, added up."""
     acting = [j.rule.limits for j in judgements if j.acts]
     ages = [limits.age for limits in acting if limits.age is not None]
     return Limits(
@@ -424,7 +428,8 @@ def _leading(judgements: Iterable[Judgement]) -> Judgement | None:
     )
 
 
-def _ground(judgements: Iterable[Judgement], policies: PolicySet) -> str | None:
+def ground(judgements: Iterable[Judgement], policies: PolicySet) -> str | None:
+    """Return what the decision rests on: the law or the terms of the policy that leads it."""
     leading = _leading(judgements)
     if leading is None:
         return None
@@ -432,7 +437,8 @@ def _ground(judgements: Iterable[Judgement], policies: PolicySet) -> str | None:
     return ground.law or ground.terms
 
 
-def _notice(judgements: Iterable[Judgement], policies: PolicySet) -> str | None:
+def notice(judgements: Iterable[Judgement], policies: PolicySet) -> str | None:
+    """Return the policy whose words a platform may show the author."""
     leading = _leading(judgements)
     return (
         leading.question.policy
