@@ -104,7 +104,7 @@ def _decided(policy: Policy, case: Case, answers: Sequence[Answer], now: datetim
     event = UploadEvent(
         event_id="case",
         content_id="case",
-        media=tuple(MediaRef(uri=name) for name in case.media),
+        media=tuple(MediaRef(uri=name) for name in (*case.media, *case.drawings)),
         text=case.text,
         context=Context.model_validate(case.context),
     )

@@ -53,7 +53,7 @@ class Recording(BaseModel):
 
 def content_digest(case: Case, folder: Path) -> str:
     """Return `sha256:…` of what a case puts to the classifier."""
-    whole = hashlib.sha256(json.dumps(case.text).encode())
+    whole = hashlib.sha256(json.dumps([case.text, case.drawings]).encode())
     for name in case.media:
         whole.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return "sha256:" + whole.hexdigest()

@@ -5,19 +5,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from pipeline import recordings
 from pipeline.calibration import Calibrations
 from pipeline.golden import Outcome, judge, questions_of
 from policies.cases import FOLDER, Case, CaseFile
+from policies.notation import nearest
 from policies.question import Question
 from policies.schema import Policy
 from workers.bounds import Bounds
-from workers.classifier import Classification, Classifier, Item, asked
-from workers.errors import WorkerError
+from workers.classifier import Classification, Classifier, Item, Picture, asked
+from workers.errors import MediaRefusedError, WorkerError
 from workers.folder import FolderStore
 from workers.media import prepare
 from workers.upload import Location, Upload
+
+#: Where drawings stand on a picture, by how many they are: centre and width, as shares of its side.
+_LAYOUTS: Final[Mapping[int, Sequence[tuple[float, float, float]]]] = {
+    1: ((0.5, 0.5, 0.5),),
+    2: ((0.3, 0.42, 0.42), (0.7, 0.6, 0.42)),
+    3: ((0.25, 0.4, 0.36), (0.68, 0.28, 0.36), (0.66, 0.7, 0.36)),
+    4: ((0.27, 0.27, 0.36), (0.73, 0.27, 0.36), (0.27, 0.71, 0.36), (0.73, 0.71, 0.36)),
+}
 
 #: An answer with the question as it was asked and the digest of the classifier that gave it.
 Answered = tuple[Question, Classification, str]
@@ -77,7 +89,10 @@ class Rehearsal:
             FolderStore(self.folder / FOLDER),
             self.bounds,
         )
-        item = Item(pictures=prepared.pictures, caption=case.text)
+        pictures = prepared.pictures
+        if case.drawings:
+            pictures = (*pictures, drawn(case.drawings, media=len(case.media)))
+        item = Item(pictures=pictures, caption=case.text)
         answered: dict[str, Answered] = {}
         for classifier in self.classifiers:
             open_to_it = [
@@ -103,3 +118,25 @@ class Rehearsal:
             for question, found, classifier in answers
         ]
         return judge(policy, name, case, calibrated, now=self.now)
+
+
+def drawn(names: Sequence[str], *, media: int) -> Picture:
+    """Return the picture that these drawings of the bundled model make, laid out in a fixed way.
+
+    Raises:
+        MediaRefusedError: there is no such drawing.
+    """
+    from workers.mini.samples import DRAWINGS, Piece, Sample, picture
+
+    for name in names:
+        if not (DRAWINGS / f"{name}.svg").is_file():
+            known = [path.stem for path in DRAWINGS.glob("*.svg")]
+            meant = nearest(name, known)
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(sorted(known))}"
+            raise MediaRefusedError("missing", f"there is no drawing {name}: {hint}", media=media)
+    pieces = tuple(
+        Piece(drawing=name, x=x, y=y, size=size)
+        for name, (x, y, size) in zip(names, _LAYOUTS[len(names)], strict=True)
+    )
+    image = picture(Sample(name="case", caption="", pieces=pieces))
+    return Picture(media=media, pixels=np.asarray(image.convert("RGB"), np.uint8))

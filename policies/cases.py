@@ -32,6 +32,8 @@ class Case(Strict):
     """The caption."""
     media: tuple[str, ...] = ()
     """Pictures, by their paths from the folder of the case file."""
+    drawings: Annotated[tuple[Slug, ...], Field(max_length=4)] = ()
+    """Drawings that ship with the bundled model, composed into one more picture, like [pistol, dog]."""
     context: Mapping[str, Any] = Field(default_factory=dict)
     """The upload's context, like {audience: teens}."""
     expect: Expected
@@ -102,7 +104,7 @@ def _faults(file: CaseFile, path: Path, policies: PolicySet) -> Iterator[Fault]:
 def _case_faults(
     case: Case, file: CaseFile, folder: Path, policies: PolicySet, policy: Policy
 ) -> Iterator[Fault]:
-    if not case.text and not case.media:
+    if not case.text and not case.media and not case.drawings:
         yield Fault(path=(), what="it has neither text nor media", remedy="add text: … or media")
     for index, name in enumerate(case.media):
         inside = (folder / name).resolve().is_relative_to(folder.resolve())

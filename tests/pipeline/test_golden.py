@@ -76,7 +76,8 @@ class Reader:
 
     def _answer(self, item: Item, question: Question) -> Classification:
         seen = "knife" in item.caption or any(
-            picture.pixels[..., 0].mean() > 200 for picture in item.pictures
+            picture.pixels[..., 0].mean() > 200 > picture.pixels[..., 1].mean()
+            for picture in item.pictures
         )
         if question.clause == "K2":
             seen = seen and "sale" in item.caption
@@ -224,6 +225,22 @@ def test_refused_media(folder: Path) -> None:
 
     assert outcome.status == "silent"
     assert "unsupported_type" in outcome.why[0]
+
+
+def test_drawings(folder: Path) -> None:
+    """A picture composed of shipped drawings is looked at like any other, and an unknown one is named."""
+    (folder / "cases" / "knives.yaml").write_text(
+        "policy: knives\n"
+        "cases:\n"
+        "  dark: {drawings: [kitchen-knife, cheese], expect: allowed}\n"
+        "  none: {drawings: [kitchen-knive], expect: allowed}\n"
+    )
+
+    outcomes = run(folder, Reader())
+
+    assert outcomes["dark"].status == "passed"
+    assert outcomes["none"].status == "silent"
+    assert "did you mean kitchen-knife?" in outcomes["none"].why[0]
 
 
 def test_junit(folder: Path) -> None:

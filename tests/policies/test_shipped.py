@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from policies.cases import read_cases
 from policies.draft import draft
 from policies.folder import inspect, read_policies
 from policies.json_schema import FILES, FOLDER, descriptions, json_schema, text_of
@@ -134,3 +135,17 @@ def test_grown_policy(tmp_path: Path) -> None:
         assert inspect(tmp_path)[1] == ()
 
     assert len(steps) >= 7
+
+
+def test_cases() -> None:
+    """Every live policy has golden cases of both kinds, with counterfactuals, right by their schema."""
+    policies = read_policies(FOLDER)
+    cases = read_cases(policies, FOLDER)
+    schema = json.loads((FOLDER / "weir-cases.schema.json").read_text())
+
+    assert {p.policy for p in policies if p.status is Status.LIVE} == cases.keys()
+    for name, file in cases.items():
+        assert {case.expect for case in file.cases.values()} == {"violates", "allowed"}
+        assert any(case.unlike for case in file.cases.values())
+        written = (FOLDER / "cases" / f"{name}.yaml").read_bytes()
+        jsonschema.validate(read_yaml(written, name).value, schema)
