@@ -23,3 +23,7 @@ class ProjectionLostError(PipelineError):
 
 class LeaseLostError(PipelineError):
     """Raised when somebody acts on a review job that this person does not hold (any more): claim again."""
+
+
+class RefusedError(PipelineError):
+    """Raised when a person may not do this, or left something out; the message says what to do instead."""

@@ -180,6 +180,10 @@ class ReviewQueue:
         self._redis.hsetnx(f"{PREFIX}offsets", name, offset)
         return int(self._redis.hget(f"{PREFIX}offsets", name))
 
+    def stand(self, topic: str, partition: int, offset: int) -> None:
+        """Let the projection of a partition stand at `offset`: what lies before it has been applied."""
+        self._redis.hset(f"{PREFIX}offsets", f"{topic}/{partition}", offset)
+
     def project(
         self, topic: str, partition: int, *, start: int, end: int, tickets: Sequence[Projected]
     ) -> int:

@@ -18,7 +18,21 @@ from pipeline.decide import (
     regions,
     strictest,
 )
-from pipeline.messages import Decision, Review, Source, Ticket, Verdict, VerdictAnswer
+from pipeline.messages import (
+    DECISIONS,
+    REVIEWS,
+    TICKETS,
+    VERDICTS,
+    Decision,
+    Review,
+    ReviewEvent,
+    Source,
+    Ticket,
+    Verdict,
+    VerdictAnswer,
+    headers,
+)
+from pipeline.records import Outgoing
 from pipeline.review import Need
 from policies.question import Question
 from policies.schema import Action, Policy, PolicySet, Status
@@ -199,6 +213,8 @@ def _judgements(
     whole = decision.fault is not None or (
         decision.review is not None and decision.review.reason in {"intake", "unavailable"}
     )
+    # What another person left unjudged stays so.
+    by_person = decision.decided_by == "person"
     judged: list[Judgement] = []
     silent: list[Policy] = []
     asked = {question.id: (policy, question) for policy, question in _asked(ticket, policies)}
@@ -211,7 +227,7 @@ def _judgements(
         elif name in found:
             acted = found[name].outcome == "acted"
             judged.append(_judgement(policy, question, context, acts=acted))
-        elif not whole:
+        elif policy.policy in decision.unjudged if by_person else not whole:
             silent.append(policy)
     return judged, silent
 
@@ -278,3 +294,37 @@ def _wants_approval(
 ) -> bool:
     violated = [_named(q, policies) for q, a in answers.items() if a.answer == "violates"]
     return any(policy.rule(q.clause, context).approval for policy, q in violated)
+
+
+def verdict_record(verdict: Verdict, content_id: str) -> Outgoing:
+    """Return the record of a verdict; verdicts on one content id stay in order."""
+    return Outgoing(
+        topic=VERDICTS,
+        key=content_id.encode(),
+        value=verdict.model_dump_json(exclude_none=True).encode(),
+        headers=tuple(headers("verdict", verdict.verdict_id)),
+    )
+
+
+def review_record(event: ReviewEvent, content_id: str) -> Outgoing:
+    """Return the record of what a person did to a job."""
+    return Outgoing(
+        topic=REVIEWS,
+        key=content_id.encode(),
+        value=event.model_dump_json(exclude_none=True).encode(),
+        headers=tuple(headers("review", event.event_id)),
+    )
+
+
+def decision_records(ticket: Ticket) -> tuple[Outgoing, Outgoing]:
+    """Return the record of a person's decision and of its ticket."""
+    decision = ticket.decision
+    named = tuple(headers("decision", decision.decision_id, source=decision.source))
+    beside = tuple(headers("ticket", decision.decision_id, source=decision.source))
+    key = decision.content_id.encode()
+    return (
+        Outgoing(
+            topic=DECISIONS, key=key, value=decision.model_dump_json().encode(), headers=named
+        ),
+        Outgoing(topic=TICKETS, key=key, value=ticket.model_dump_json().encode(), headers=beside),
+    )

@@ -1,0 +1,393 @@
+"""The desk: everything that a person does with the review queue, for the command line and for the console alike.
+
+One `Desk` serves many people and threads. Each method takes the `Person` who acts, and the lease under which they hold
+the job. What is written to the log is written there first and changes Redis then, so that nothing that a person did is
+lost with Redis:
+
+- `claim` hands out jobs; `renew` keeps a lease alive (a page does so every half lease); `release` gives a job back.
+- `resolve` takes the answers. They wait under the lease for `undo_for`, during which `undo` takes them back, even if
+  the page closes or the server restarts; then `escalate` sends them to the log. With `at_once` they go there directly.
+- `withdraw` replaces a verdict that is on the log by another one.
+- `skip`, `move`, `note`, `escalate`, `reveal` are events on `moderation.reviews`.
+- `peek`, `stats`, `entry`, `terms`, `notes`, `held`, `exposure` look, and change nothing.
+
+`LeaseLostError`: this person does not hold the job under this lease (any more). `RefusedError`: they may not do this,
+or left something out. `KafkaError` and `pipeline.redis.Unavailable`: nothing was done; try again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from pipeline.care import Budget
+from pipeline.errors import LeaseLostError, ProjectionLostError, RefusedError
+from pipeline.kafka import Producer
+from pipeline.messages import ReviewEvent, Ticket, Verdict, VerdictAnswer
+from pipeline.redis import Depth, Entry, Handed, ReviewQueue
+from pipeline.review import Person, Terms, open_to, terms
+from pipeline.verdicts import (
+    ESCALATIONS,
+    by_question,
+    missing,
+    question_of,
+    review_record,
+    verdict_record,
+)
+from policies.queues import Queue
+from policies.schema import Action, PolicySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What a person says about one job."""
+
+    answers: tuple[VerdictAnswer, ...] = ()
+    note: str = ""
+    escalate: str | None = None  # one of `ESCALATIONS`: the answers count, and a second job opens
+    action: Action | None = None  # another than follows from the answers: leads only, with a note
+    policy_unclear: bool = False
+    saw_model: bool = True
+    revealed_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the desk hands out jobs."""
+
+    lease: timedelta = timedelta(minutes=2)
+    undo_for: timedelta = timedelta(seconds=10)
+    at_most: int = 20  # jobs that one person may hold at once
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Everything that a person does with the review queue."""
+
+    queue: ReviewQueue
+    producer: Producer
+    policies: Callable[[], PolicySet]
+    queues: Mapping[str, Queue]
+    rules: Rules = field(default_factory=Rules)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def claim(
+        self,
+        person: Person,
+        *,
+        count: int = 1,
+        only: str | None = None,
+        queue: str | None = None,
+        budget: Budget | None = None,
+    ) -> Handed:
+        """Hand out the jobs that stand first among those that this person may take, `only` one, or of one queue."""
+        queues = self.queues if queue is None else {queue: self.queues[queue]}
+        return self.queue.claim(
+            person,
+            queues,
+            count=count,
+            lease=self.rules.lease,
+            budget=budget or self.rules.budget,
+            at_most=self.rules.at_most,
+            only=only or "",
+        )
+
+    def renew(self, person: Person, job_id: str, lease: int) -> datetime:
+        """Keep a lease alive; return its new end.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+        """
+        return self._held(job_id, person, lease, "renew", _ms(self.rules.lease))
+
+    def release(self, person: Person, job_id: str, lease: int) -> None:
+        """Give a job back, untouched.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+        """
+        self._held(job_id, person, lease, "release")
+
+    def resolve(
+        self, person: Person, job_id: str, lease: int, said: Answers, *, at_once: bool = False
+    ) -> Verdict:
+        """Take the answers to a job; return the verdict that they make.
+
+        Raises:
+            LeaseLostError: the lease is lost; nothing was taken.
+            RefusedError: something is missing or not this person's to say.
+        """
+        entry = self._mine(person, job_id, lease)
+        ticket = _ticket(entry)
+        verdict = Verdict(
+            verdict_id=str(uuid4()),
+            job_id=entry.job_id,
+            decision_id=entry.decision_id,
+            reviewer=person.id,
+            lease=lease,
+            part=entry.part,
+            answers=said.answers,
+            action=said.action,
+            escalate=said.escalate,
+            policy_unclear=said.policy_unclear,
+            note=said.note,
+            saw_model=said.saw_model,
+            opened_at=entry.opened,
+            revealed_s=said.revealed_s,
+            decided_at=self.clock(),
+        )
+        self._check(person, ticket, verdict)
+        if at_once:
+            self.producer.place([verdict_record(verdict, ticket.decision.content_id)])
+            # If the lease ended this very moment, the verdict counts all the same: it is on the log.
+            self.queue.hold(entry.job_id, person.id, lease, "sent")
+        else:
+            self._held(
+                job_id, person, lease, "pend", verdict.model_dump_json(), _ms(self.rules.undo_for)
+            )
+        return verdict
+
+    def undo(self, person: Person, job_id: str, lease: int) -> datetime:
+        """Take a verdict back that was not sent yet; return the end of the lease, which lives again.
+
+        Raises:
+            LeaseLostError: it is too late.
+        """
+        return self._held(job_id, person, lease, "undo", _ms(self.rules.lease))
+
+    def withdraw(self, person: Person, job_id: str, said: Answers) -> Verdict:
+        """Replace the verdict that closed a job by another one; return it.
+
+        Raises:
+            RefusedError: there is no such verdict, it is somebody else's, or something is missing.
+        """
+        marker = self.queue.marker(job_id)
+        if marker is None or marker.how != "verdict":
+            raise RefusedError(f"no verdict on the job {job_id} is known: look at its id")
+        if person.id != marker.by and not person.lead:
+            raise RefusedError("only its author or a lead may replace a verdict")
+        old = next((t for m in marker.made if (t := self.queue.ticket(m)) is not None), None)
+        if old is None:
+            raise RefusedError("this verdict is too old to be replaced: open an appeal instead")
+        verdict = Verdict(
+            verdict_id=str(uuid4()),
+            job_id=job_id,
+            decision_id=old.decision.decision_id,
+            reviewer=person.id,
+            lease=0,
+            part="first" if person.id == marker.by else "adjudication",
+            answers=said.answers,
+            action=said.action,
+            escalate=said.escalate,
+            note=said.note,
+            saw_model=said.saw_model,
+            decided_at=self.clock(),
+            withdraws=marker.verdict_id,
+        )
+        self._check(person, old, verdict)
+        self.producer.place([verdict_record(verdict, old.decision.content_id)])
+        return verdict
+
+    def skip(self, person: Person, job_id: str, lease: int, reason: str) -> None:
+        """Give a job back with a reason; this person does not get it again.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+            RefusedError: there is no reason.
+        """
+        if not reason.strip():
+            raise RefusedError("say why you skip this job")
+        self._record(person, self._mine(person, job_id, lease), "skipped", lease, reason=reason)
+
+    def move(
+        self, person: Person, job_id: str, queue: str, reason: str, *, lease: int | None = None
+    ) -> None:
+        """Move a job to another queue: one's own, or, for a lead, anybody's.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+            RefusedError: there is no such queue or job, or it is not this person's to move.
+        """
+        if queue not in self.queues:
+            raise RefusedError(f"there is no queue {queue}")
+        entry = self._touchable(person, job_id, lease)
+        self._record(person, entry, "moved", lease, queue=queue, reason=reason)
+
+    def escalate(
+        self, person: Person, job_id: str, lease: int, reason: str, note: str = ""
+    ) -> None:
+        """Move a job, without an answer, to the queue of a reason of escalation.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+            RefusedError: there is no such reason.
+        """
+        if reason not in ESCALATIONS:
+            raise RefusedError(f"{reason!r} is no reason: choose of {', '.join(ESCALATIONS)}")
+        entry = self._mine(person, job_id, lease)
+        self._record(person, entry, "escalated", lease, queue=reason, reason=reason, note=note)
+
+    def note(self, person: Person, job_id: str, text: str, *, lease: int | None = None) -> None:
+        """Leave a note for whoever looks at the job next.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+            RefusedError: the job is not this person's to note on.
+        """
+        self._record(person, self._touchable(person, job_id, lease), "noted", lease, note=text)
+
+    def reveal(self, person: Person, job_id: str, lease: int, seconds: float) -> None:
+        """Record that the media of a job were seen clearly for so long; it counts against the budget.
+
+        Raises:
+            LeaseLostError: the lease is lost.
+        """
+        entry = self._mine(person, job_id, lease)
+        self._record(person, entry, "revealed", lease, seconds=seconds, weight=entry.weight)
+
+    # Looking.
+
+    def entry(self, job_id: str) -> Entry | None:
+        """Return an unclosed job."""
+        return self.queue.entry(job_id)
+
+    def held(self, person: Person) -> list[Entry]:
+        """Return the jobs that this person holds."""
+        return self.queue.held(person.id)
+
+    def peek(
+        self, person: Person | None = None, *, queue: str | None = None, count: int = 20
+    ) -> list[Entry]:
+        """Return the open jobs that stand first, those in sealed queues only for people named for them."""
+        seen = open_to(person, self.queues) if person is not None else ()
+        shown = self.queue.peek(queue, count=count)
+        return [e for e in shown if e.queue in seen or not self._sealed(e.queue)]
+
+    def stats(self) -> list[Depth]:
+        """Return every queue in numbers."""
+        return self.queue.depths(self.queues)
+
+    def terms(self, entry: Entry) -> Terms:
+        """Return why a job stands where it stands."""
+        return terms(_ticket(entry), born=entry.born, now=self.clock(), raised=entry.raised)
+
+    def notes(self, job_id: str) -> list[dict[str, str | None]]:
+        """Return what people noted on a job."""
+        return self.queue.notes(job_id)
+
+    def exposure(self, person: Person) -> dict[str, str]:
+        """Return what this person has borne: for themselves and for those who care for them only."""
+        return self.queue.exposure(person.id)
+
+    def _sealed(self, queue: str) -> bool:
+        return queue in self.queues and self.queues[queue].sealed
+
+    def _held(
+        self, job_id: str, person: Person, lease: int, what: str, *args: str | int
+    ) -> datetime:
+        end = self.queue.hold(job_id, person.id, lease, what, *args)
+        if end is None:
+            raise LeaseLostError(
+                f"{person.id} does not hold {job_id} under lease {lease}: claim again"
+            )
+        return end
+
+    def _mine(self, person: Person, job_id: str, lease: int) -> Entry:
+        self._held(job_id, person, lease, "check")
+        entry = self.queue.entry(job_id)
+        if entry is None:
+            raise LeaseLostError(f"the job {job_id} was closed meanwhile: claim another one")
+        return entry
+
+    def _touchable(self, person: Person, job_id: str, lease: int | None) -> Entry:
+        if lease is not None:
+            return self._mine(person, job_id, lease)
+        if not person.lead:
+            raise RefusedError("claim the job first; only a lead may touch what they do not hold")
+        entry = self.queue.entry(job_id)
+        if entry is None:
+            raise RefusedError(f"there is no open job {job_id}")
+        if self._sealed(entry.queue) and entry.queue not in person.sealed:
+            raise RefusedError(f"the queue {entry.queue} is sealed")
+        return entry
+
+    def _record(
+        self,
+        person: Person,
+        entry: Entry,
+        kind: str,
+        lease: int | None,
+        *,
+        queue: str | None = None,
+        reason: str | None = None,
+        note: str = "",
+        seconds: float | None = None,
+        weight: int | None = None,
+    ) -> None:
+        event = ReviewEvent(
+            event_id=str(uuid4()),
+            kind=kind,
+            job_id=entry.job_id,
+            decision_id=entry.decision_id,
+            by=person.id,
+            at=self.clock(),
+            lease=lease,
+            queue=queue,
+            reason=reason,
+            note=note,
+            seconds=seconds,
+            weight=weight,
+        )
+        content_id = _ticket(entry).decision.content_id
+        [(place, offset)] = self.producer.place([review_record(event, content_id)])
+        try:
+            self.queue.apply_review(
+                place.topic,
+                place.number,
+                offset,
+                event,
+                budget=self.rules.budget,
+                early=True,
+            )
+        except ProjectionLostError:
+            # It is on the log, and the rebuild that is due applies it.
+            return
+
+    def _check(self, person: Person, ticket: Ticket, verdict: Verdict) -> None:
+        policies = self.policies()
+        if verdict.escalate is not None and verdict.escalate not in ESCALATIONS:
+            raise RefusedError(
+                f"{verdict.escalate!r} is no reason: choose of {', '.join(ESCALATIONS)}"
+            )
+        if verdict.action is not None and not (person.lead and verdict.note.strip()):
+            raise RefusedError("another action than follows is a lead's to choose, with a note")
+        _check_answers(verdict.answers, policies)
+        if left := missing(ticket.decision, verdict, policies):
+            raise RefusedError(f"these questions have no answer: {', '.join(left)}")
+        unsure = any(a.answer == "cannot_tell" for a in by_question(verdict, policies).values())
+        if unsure and verdict.part == "adjudication" and verdict.action is None:
+            raise RefusedError("nobody looks after you: say what is to happen, with a note")
+
+
+def _check_answers(answers: Sequence[VerdictAnswer], policies: PolicySet) -> None:
+    for answer in answers:
+        policy = policies.by_name.get(answer.policy)
+        if policy is None:
+            raise RefusedError(f"there is no policy {answer.policy}")
+        if question_of(answer, policies) is None:
+            raise RefusedError(f"{answer.policy} has no clause {answer.clause}")
+        if answer.answer == "violates" and answer.clause is None:
+            raise RefusedError(f"name the clause of {answer.policy} that is violated")
+        if answer.carve_out is not None and answer.carve_out not in policy.allowed:
+            raise RefusedError(f"{answer.policy} has no carve-out {answer.carve_out}")
+
+
+def _ticket(entry: Entry) -> Ticket:
+    if entry.ticket is None:
+        raise LeaseLostError(f"the job {entry.job_id} was closed meanwhile: claim another one")
+    return entry.ticket
+
+
+def _ms(span: timedelta) -> int:
+    return int(span.total_seconds() * 1000)
