@@ -318,26 +318,19 @@ class Desk:
         entry: Entry,
         kind: str,
         lease: int | None,
-        *,
-        queue: str | None = None,
-        reason: str | None = None,
-        note: str = "",
-        seconds: float | None = None,
-        weight: int | None = None,
+        **more: str | float | None,
     ) -> None:
-        event = ReviewEvent(
-            event_id=str(uuid4()),
-            kind=kind,
-            job_id=entry.job_id,
-            decision_id=entry.decision_id,
-            by=person.id,
-            at=self.clock(),
-            lease=lease,
-            queue=queue,
-            reason=reason,
-            note=note,
-            seconds=seconds,
-            weight=weight,
+        event = ReviewEvent.model_validate(
+            {
+                "event_id": str(uuid4()),
+                "kind": kind,
+                "job_id": entry.job_id,
+                "decision_id": entry.decision_id,
+                "by": person.id,
+                "at": self.clock(),
+                "lease": lease,
+                **more,
+            }
         )
         content_id = _ticket(entry).decision.content_id
         [(place, offset)] = self.producer.place([review_record(event, content_id)])

@@ -13,7 +13,7 @@ A verdict goes this way:
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -21,8 +21,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from pipeline import telemetry
+from pipeline.config import Settings
 from pipeline.errors import AbortedError, KafkaError, ProjectionLostError
-from pipeline.kafka import Follower, Producer
+from pipeline.kafka import Follower, Member, Producer
 from pipeline.messages import (
     VERDICTS,
     Source,
@@ -30,9 +31,9 @@ from pipeline.messages import (
     Verdict,
     decision_id,
 )
-from pipeline.projection import Projection
+from pipeline.projection import Projection, read_queues
 from pipeline.records import Link, Mark, Outgoing, Partition, Record
-from pipeline.redis import Entry, ReviewQueue
+from pipeline.redis import Entry, ReviewQueue, Unavailable
 from pipeline.verdicts import (
     Decides,
     Ignored,
@@ -45,6 +46,7 @@ from pipeline.verdicts import (
 )
 from pipeline.watchdog import Watchdog
 from policies.queues import Queue
+from policies.reload import PolicyFolder
 from policies.schema import PolicySet
 
 #: The consumer group's name.
@@ -81,7 +83,7 @@ class Escalate:
     queue: ReviewQueue
     projection: Projection
     policies: Callable[[], PolicySet]
-    queues: dict[str, Queue]
+    queues: Mapping[str, Queue]
     watchdog: Watchdog
     clock: Callable[[], float] = time.time
     _waiting: deque[Record] = field(default_factory=deque)
@@ -117,6 +119,12 @@ class Escalate:
             time.sleep(min(0.1 * 2**self._aborts, _MAX_BACKOFF_S))
         except ProjectionLostError:
             self.projection.align()
+        except Unavailable as error:
+            # What was committed and not applied is applied again from the log, once Redis is back.
+            self._must_rewind = True
+            self._stepped.clear()
+            telemetry.log.warning("Redis is away, trying again", error=str(error))
+            time.sleep(1.0)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -177,8 +185,12 @@ class Escalate:
         with self.watchdog.guard("commit"):
             self.link.commit(outgoing, marks)
         self._aborts = 0
+        # Until all of it is applied, Redis is behind the log.
+        self._stepped -= marks.keys()
         for work in works:
             self._apply(work)
+        self._stepped |= marks.keys()
+        for work in works:
             for ticket in work.tickets:
                 telemetry.decided(ticket.decision)
 
@@ -342,6 +354,41 @@ class Escalate:
                     work = Work(record=record, job_id=work.job_id, result=Ignored(reason="closed"))
                 self._apply(work)
         self.queue.stand(place.topic, place.number, committed)
+
+
+def run_escalate(settings: Settings, stop: threading.Event) -> None:
+    """Run until told to stop.
+
+    Raises:
+        PipelineError: it cannot run as configured.
+        PolicyError: the policies cannot be read.
+    """
+    folder = PolicyFolder(settings.policies, telemetry.policy_error)
+    queues = read_queues(settings.policies)
+    queue = ReviewQueue(settings.redis.url.get_secret_value())
+    watchdog = Watchdog(limit_s=settings.kafka.commit_timeout_s)
+    escalate = Escalate(
+        link=Member(
+            settings.kafka,
+            [VERDICTS],
+            group=f"{settings.kafka.group}-{GROUP}",
+            instance=settings.instance,
+        ),
+        replay=Follower(settings.kafka),
+        producer=Producer(settings.kafka),
+        queue=queue,
+        projection=Projection(settings.kafka, queue, folder.current, queues),
+        policies=folder.current,
+        queues=queues,
+        watchdog=watchdog,
+    )
+    telemetry.log.info("running")
+    try:
+        escalate.run(stop)
+    finally:
+        escalate.close()
+        watchdog.close()
+    telemetry.log.info("stopped")
 
 
 def content_key(entry: Entry) -> str:

@@ -7,6 +7,7 @@ is noticed: it does not stand where the projection left it, and is read on from 
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
@@ -20,7 +21,9 @@ from pipeline.messages import REVIEWS, TICKETS, ReviewEvent, Ticket
 from pipeline.records import Partition, Record
 from pipeline.redis import Projected, ReviewQueue
 from pipeline.review import job_of
-from policies.queues import Queue
+from policies.errors import PolicyError, Problem
+from policies.folder import QUEUES, read_file
+from policies.queues import Queue, QueueFile
 from policies.schema import PolicySet
 
 #: How many records one poll may bring.
@@ -166,3 +169,16 @@ class Projection:
                 place.topic, place.number, record.offset, event, budget=self._budget, early=False
             )
         self._at[place] = record.offset + 1
+
+
+def read_queues(folder: Path) -> Mapping[str, Queue]:
+    """Return the queues that `queues.yaml` of a folder of policies declares.
+
+    Raises:
+        PolicyError: the file is missing or wrong.
+    """
+    problems: list[Problem] = []
+    read = read_file(folder / QUEUES, QueueFile, problems.extend)
+    if read is None:
+        raise PolicyError(problems)
+    return read[0].queues
