@@ -66,6 +66,11 @@ def inspect(path: Path) -> tuple[PolicySet | None, tuple[Problem, ...]]:
                 folder / QUEUES, "the file is missing", "add it: it declares the queues", "warning"
             )
         )
+    texts = {
+        name: document.text
+        for name, document in ((QUEUES, declared and declared[1]), (CONTEXT, keys and keys[1]))
+        if document
+    }
     policies: list[Policy] = []
     homes: dict[str, Path] = {}
     for file in files:
@@ -84,9 +89,12 @@ def inspect(path: Path) -> tuple[PolicySet | None, tuple[Problem, ...]]:
         ]
         problems += placed(found, document)
         homes.setdefault(policy.policy, file)
+        texts[file.name] = document.text
         policies.append(policy)
     broken = any(problem.level == "error" for problem in problems)
-    found_set = PolicySet(tuple(policies), declared[0].queues if declared else {}, context)
+    found_set = PolicySet(
+        tuple(policies), declared[0].queues if declared else {}, context, files=texts
+    )
     order = sorted(set(problems), key=lambda p: (p.file, p.line, p.column, p.field, p.what))
     return None if broken else found_set, tuple(order)
 

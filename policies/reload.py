@@ -19,6 +19,7 @@ EVERY_S: Final = 1.0
 class PolicyFolder:
     """Gives the policy set in force; a wrong file leaves the last good set in force.
 
+    A change is read once the folder looks the same twice, so that files which change together are read together.
     Each wrong state of the folder is reported once, through `on_error`. Made for one thread.
     """
 
@@ -41,7 +42,7 @@ class PolicyFolder:
         self._clock = clock
         self._looked = clock()
         # Taken before the reading: a file that changes meanwhile is read again at the next look.
-        self._seen = _fingerprint(folder)
+        self._read = self._seen = _fingerprint(folder)
         self._set = read_policies(folder)
 
     def current(self) -> PolicySet:
@@ -50,9 +51,9 @@ class PolicyFolder:
         if now - self._looked < self._every_s:
             return self._set
         self._looked = now
-        seen = _fingerprint(self.folder)
-        if seen != self._seen:
-            self._seen = seen
+        before, self._seen = self._seen, _fingerprint(self.folder)
+        if self._seen != self._read and self._seen == before:
+            self._read = self._seen
             try:
                 found = read_policies(self.folder)
             except PolicyError as error:
@@ -70,7 +71,7 @@ def _fingerprint(folder: Path) -> _Fingerprint:
         stats = [(entry.name, entry.stat()) for entry in entries]
     except OSError:
         # A file that vanished between the two, or the folder itself: the reading says what is wrong.
-        return (("", time.time_ns(), 0, 0, 0),) if folder.is_dir() else ()
+        return (("", 0, 0, 0, 0),) if folder.is_dir() else ()
     return tuple(
         (name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
         for name, stat in stats

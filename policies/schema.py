@@ -366,6 +366,8 @@ class PolicySet:
     policies: tuple[Policy, ...]
     queues: Mapping[str, Queue] = field(default_factory=dict)
     context: ContextFile = field(default_factory=ContextFile)
+    #: The files as written, by name; layout and comments are no part of what a set says.
+    files: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def by_name(self) -> Mapping[str, Policy]:

@@ -67,6 +67,7 @@ class Document:
     """The values of one file and where each of them stands."""
 
     file: str
+    text: str
     value: Any
     keys: dict[FieldPath, Place]
     places: dict[FieldPath, Place]
@@ -146,7 +147,9 @@ class _Reading:
             )
         if self.problems:
             raise PolicyError(self.problems)
-        return Document(file=self.file, value=value, keys=self.keys, places=self.places)
+        return Document(
+            file=self.file, text=self.text, value=value, keys=self.keys, places=self.places
+        )
 
     def node(self, event: yaml.Event, events: Iterator[yaml.Event], path: FieldPath) -> Any:
         self.path = path
