@@ -100,7 +100,9 @@ class Dispatch:
         for passage in passages:
             if passage.gone:
                 continue
-            passage.questions = self._remember(passage.questions)
+            if passage.questions.digest not in self._lessons:
+                self.learn(passage.questions)
+            passage.questions = self._lessons[passage.questions.digest]
             if passage.upload.media:
                 self.preparing.line.put(passage)
             else:
@@ -145,7 +147,7 @@ class Dispatch:
 
     def learn(self, questions: Questions) -> None:
         """Have every classifier say which of these questions it covers, before an upload asks."""
-        questions = self._remember(questions)
+        questions = self._lessons.setdefault(questions.digest, questions)
         for bench in self.benches:
             for member in bench.crew.ready[:1]:
                 bench.teach(member, questions)
@@ -223,6 +225,7 @@ class Dispatch:
         """Fetch the media again: the process that kept the pictures is gone, and nobody is to blame."""
         if passage.gone:
             return
+        self._window.leave(passage)
         self._window.drop(passage)
         passage.losses += counts
         if passage.losses > _LOSSES:
@@ -276,12 +279,6 @@ class Dispatch:
         self.preparing.work(now_s)
         for bench in self.benches:
             bench.work(now_s)
-
-    def _remember(self, questions: Questions) -> Questions:
-        if known := self._lessons.pop(questions.digest, None):
-            questions = known
-        self._lessons[questions.digest] = questions  # the one used last stands last
-        return questions
 
     def _prepared(self, passage: Passage, kept: Kept, now_s: float) -> None:
         self._window.fill(passage, kept.pictures, kept.bytes)

@@ -109,12 +109,15 @@ class Preparing:
                 elif isinstance(outcome, Kept):
                     self._done(passage, outcome, now_s)
                 elif isinstance(outcome, Crashed):
+                    self._window.leave(passage)
                     self._blame([passage], outcome.detail, now_s, certain=True)
                 else:
                     self._fault(passage, outcome)
 
         def failed(why: Failed, now_s: float) -> None:
             self.working -= len(group)
+            for passage in group:
+                self._window.leave(passage)
             if why.failure is Failure.DIED:
                 certain = member.crew is self.quarantine
                 self._blame(group, why.detail, now_s, certain=certain)
