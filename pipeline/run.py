@@ -21,6 +21,7 @@ from pipeline.kafka import Member, Topics
 from pipeline.messages import RESCORE, UPLOADS
 from pipeline.pooling import open_pool
 from pipeline.processes import die_with_parent
+from pipeline.records import Link
 from pipeline.stream import Limits, Stream
 from pipeline.topics import plan
 from pipeline.watchdog import Watchdog
@@ -65,21 +66,24 @@ def run(settings: Settings, *, only: Part | None = None) -> int:
 
 
 def run_uploads(
-    settings: Settings, stop: threading.Event, *, alive: Callable[[], bool] = lambda: True
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    alive: Callable[[], bool] = lambda: True,
+    join: Callable[[Settings], Link] | None = None,
+    make: type[Stream] = Stream,
 ) -> int:
-    """Run the upload consumer until told to stop, or until something beside it is gone."""
+    """Run the upload consumer until told to stop, or until something beside it is gone.
+
+    `join` and `make` say which link and stream it is made of, where it is not the usual ones.
+    """
     _require_topics(settings)
     folder = PolicyFolder(settings.policies, telemetry.policy_error)
     calibrations = Calibrations.load(settings.calibrations)
     watchdog = Watchdog(limit_s=settings.kafka.commit_timeout_s)
     pool = open_pool(settings)
-    link = Member(
-        settings.kafka,
-        [UPLOADS, RESCORE],
-        group=settings.kafka.group,
-        instance=settings.instance,
-    )
-    stream = Stream(
+    link = (join or join_group)(settings)
+    stream = make(
         link,
         pool,
         folder.current,
@@ -111,6 +115,16 @@ def run_uploads(
         watchdog.close()
     telemetry.log.info("stopped")
     return status
+
+
+def join_group(settings: Settings) -> Member:
+    """Return this process's membership in the group of upload consumers."""
+    return Member(
+        settings.kafka,
+        [UPLOADS, RESCORE],
+        group=settings.kafka.group,
+        instance=settings.instance,
+    )
 
 
 def _require_topics(settings: Settings) -> None:

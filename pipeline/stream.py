@@ -61,8 +61,8 @@ from workers.upload import Explained, Judged, Location, Pool, Upload
 RESCORE_SHARE: Final = 5
 #: How long a poll waits for records when there is nothing else to do.
 _IDLE_S: Final = 0.25
-#: How long a turn waits for the pool when uploads are in flight.
-_BUSY_S: Final = 0.005
+#: How long a turn waits for the pool when uploads are in flight: a judgement ends the wait, a new record does not.
+_BUSY_S: Final = 0.01
 #: How long a poll waits for records when finished work waits for the group to settle.
 _SETTLING_S: Final = 0.02
 #: How often the classifiers are asked again what they can judge.
