@@ -102,13 +102,22 @@ def test_a_missing_bucket_is_told_apart_from_an_empty_one() -> None:
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
-    store = {"endpoint": endpoint, "access_key": "a", "secret_key": "b", "uploads": "s3://up/load"}
+    store = {
+        "endpoint": endpoint,
+        "access_key": "a",
+        "secret_key": "b",
+        "uploads": "s3://uploads/new",
+    }
     try:
         (before,) = diagnoses(settings(store=store), "bucket")
-        keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
-        boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys).create_bucket(
-            Bucket="up"
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="a",
+            aws_secret_access_key="b",
         )
+        client.create_bucket(Bucket="uploads")
         (after,) = diagnoses(settings(store=store), "bucket")
         (connected,) = diagnoses(settings(store=store), "media in S3")
     finally:
