@@ -18,5 +18,5 @@ install ""
 export PATH="$PWD/.venv/bin:$PATH"
 mkdir -p .weir
 say "Drawing the sample uploads"
-python -m workers.mini.samples .weir/samples
+python -m infra.samples .weir/samples
 exec weir up --data .weir --send .weir/samples "$@"
