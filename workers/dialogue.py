@@ -7,25 +7,31 @@ will stand. What stands before the question's mark is the shared prefix; the res
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from workers import prompt
 from workers.errors import CheckpointError
 from workers.families import Family
 
-_CONTENT = "⟦content⟧"
-_QUESTION = "⟦question⟧"
+#: Marks for what an upload and a question put into a prompt.
+CONTENT: Final = "⟦content⟧"
+QUESTION: Final = "⟦question⟧"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frame:
     head: str
     between: str
+    #: Spaces before the question: they belong to its first token.
+    indent: str
     tail: str
 
 
 class Dialogue:
     """Renders prefixes and suffixes for one processor (or tokenizer, for a text model)."""
+
+    #: The words between which a model decides.
+    words: tuple[str, str] = ("Yes", "No")
 
     def __init__(self, processor: Any, family: Family) -> None:
         self.processor = processor
@@ -50,13 +56,15 @@ class Dialogue:
     def prefix(self, shared: prompt.Prefix) -> str:
         """Return the text of the shared part, placeholders included."""
         frame = self._frame(shared.images)
+        if not frame.head:
+            return frame.between
         return frame.head + self.plain(shared.content) + frame.between
 
     def whole(self, shared: prompt.Prefix, ask: str) -> str:
         """Return the text of one whole prompt, as a processor wants it."""
         frame = self._frame(shared.images)
         ended = frame.tail[:-1] if self._family.ends_line else frame.tail
-        return self.prefix(shared) + self.joint + self.plain(ask) + ended
+        return self.prefix(shared) + self.joint + frame.indent + self.plain(ask) + ended
 
     @property
     def joint(self) -> str:
@@ -65,9 +73,10 @@ class Dialogue:
 
     def suffix(self, ask: str, *, images: int) -> tuple[int, ...]:
         """Return the tokens of a question and of the turn's end, up to where Yes or No comes."""
-        text = self.plain(ask) + self._frame(images).tail
+        frame = self._frame(images)
+        text = frame.indent + self.plain(ask) + frame.tail
         if text not in self._suffixes:
-            self._suffixes[text] = self._after("\n", text)
+            self._suffixes[text] = self._after(frame.between[-1:] or "\n", text)
         return self._suffixes[text]
 
     def plain(self, text: str) -> str:
@@ -82,21 +91,43 @@ class Dialogue:
         return bool(mark) and text.startswith(mark)
 
     def _after(self, before: str, text: str) -> tuple[int, ...]:
-        """Return the text's tokens as they are after a line break, not as at a text's start."""
+        """Return the text's tokens as they are after another text, not as at a start."""
         first = self.tokenizer(before, add_special_tokens=False)["input_ids"]
         both = self.tokenizer(before + text, add_special_tokens=False)["input_ids"]
         if both[: len(first)] == first:
             return tuple(both[len(first) :])
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def turn(self, shared: prompt.Prefix) -> list[dict[str, Any]]:
+        """Return the conversation that the chat template renders, marks in it."""
+        return prompt.messages(shared, QUESTION)
+
+    def framed(self, shared: prompt.Prefix) -> str:
+        """Return the whole prompt with its marks."""
+        return self._templated(self.turn(shared)) if self.template else self._untemplated(shared)
+
+    def before_answer(self) -> str:
+        """Return the text right before the deciding word."""
+        return "\n" + self._frame(0).tail
+
+    def first_token(self, before: str, word: str) -> int:
+        """Return the token with which a word begins after a text.
+
+        Raises:
+            CheckpointError: the tokenizer has none.
+        """
+        tokens = self._after(before, word)
+        if not tokens or tokens[0] == self.tokenizer.unk_token_id:
+            raise CheckpointError("no-answer", f"the tokenizer has no token for {word!r}")
+        return tokens[0]
+
     def _answers(self) -> tuple[int, int]:
-        tail = "\n" + self._frame(0).tail
-        yes, no = (self._after(tail, word) for word in ("Yes", "No"))
-        if not yes or not no or yes[0] == no[0] or self.tokenizer.unk_token_id in {yes[0], no[0]}:
-            raise CheckpointError(
-                "no-yes-no", "the tokenizer has no distinct first tokens for Yes and No"
-            )
-        return yes[0], no[0]
+        before = self.before_answer()
+        yes, no = (self.first_token(before, word) for word in self.words)
+        if yes == no:
+            told = " and ".join(self.words)
+            raise CheckpointError("no-answer", f"{told} begin with the same token")
+        return yes, no
 
     def _frame(self, images: int) -> _Frame:
         if images not in self._frames:
@@ -104,16 +135,17 @@ class Dialogue:
         return self._frames[images]
 
     def _render(self, images: int) -> _Frame:
-        shared = prompt.Prefix(system=prompt.SYSTEM, images=images, content=_CONTENT)
-        turn = prompt.messages(shared, _QUESTION)
-        text = self._templated(turn) if self.template else self._untemplated(shared)
-        head, mark, rest = text.partition(_CONTENT)
-        between, other, tail = rest.partition(_QUESTION)
-        if not mark or not other or _CONTENT in tail:
+        shared = prompt.Prefix(system=prompt.SYSTEM, images=images, content=CONTENT)
+        head, mark, rest = self.framed(shared).partition(CONTENT)
+        if not mark:  # a guard that takes no text
+            head, rest = "", head
+        between, other, tail = rest.partition(QUESTION)
+        if not other or CONTENT in tail or QUESTION in tail:
             raise CheckpointError(
                 "template", "the chat template drops or doubles the text of the user's turn"
             )
-        return _Frame(head=head, between=between, tail=tail)
+        kept = between.rstrip(" ")
+        return _Frame(head=head, between=kept, indent=between[len(kept) :], tail=tail)
 
     def _templated(self, turn: list[dict[str, Any]]) -> str:
         where = self.processor
@@ -129,8 +161,8 @@ class Dialogue:
         if self._family.interleaved:
             mark = ""
         if self._family.ends_line:  # the line breaks at both ends are the processor's
-            return f"{mark * shared.images}{shared.system}\n{_CONTENT}{_QUESTION}\n"
-        return f"{mark * shared.images}{shared.system}\n{_CONTENT}\n{_QUESTION}\n"
+            return f"{mark * shared.images}{shared.system}\n{CONTENT}{QUESTION}\n"
+        return f"{mark * shared.images}{shared.system}\n{CONTENT}\n{QUESTION}\n"
 
 
 def _specials(processor: Any, tokenizer: Any) -> re.Pattern[str] | None:

@@ -50,8 +50,24 @@ def load(spec: ClassifierSpec) -> Classifier:
         from workers.stub import StubClassifier
 
         return StubClassifier(spec)
-    if spec.kind == "generative":
+    if spec.kind == "generative" or (spec.kind == "text" and not spec.labels):
         from workers.generative import GenerativeClassifier
 
         return GenerativeClassifier(spec)
+    if spec.kind == "guard":
+        from workers.guard import GuardClassifier
+
+        return GuardClassifier(spec)
+    if spec.kind == "contrastive":
+        from workers.contrastive import ContrastiveClassifier
+
+        return ContrastiveClassifier(spec)
+    if spec.kind in {"image", "text"}:
+        from workers.labels import LabelClassifier
+
+        return LabelClassifier(spec)
+    if spec.kind == "remote":
+        from workers.remote import RemoteClassifier
+
+        return RemoteClassifier(spec)
     raise CheckpointError("kind", f"classifier {spec.name}: there is no kind {spec.kind!r}")

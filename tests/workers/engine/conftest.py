@@ -497,9 +497,121 @@ def _idefics() -> Made:
     return hf.IdeficsForVisionText2Text(config), processor
 
 
+def _shieldgemma2() -> Made:
+    gemma, base = _gemma3()
+    config = hf.ShieldGemma2Config(
+        vision_config=gemma.config.vision_config,
+        text_config=gemma.config.text_config,
+        mm_tokens_per_image=4,
+        boi_token_index=token("<boi>"),
+        eoi_token_index=token("<eoi>"),
+        image_token_index=token("<img_soft>"),
+    )
+    template = (
+        "{{ bos_token }}{% for m in messages %}<|turn|>user\nYou are a policy expert.\n"
+        "{% for p in m['content'] %}{% if p['type'] == 'image' %}<boi>{% else %}"
+        "Our principle: {{ p['text'] }}\nDoes the image violate it? Answer Yes or No."
+        "{% endif %}{% endfor %}<|end|>\n{% endfor %}<|turn|>assistant\n"
+    )
+    processor = hf.ShieldGemma2Processor(
+        image_processor=base.image_processor,
+        tokenizer=base.tokenizer,
+        chat_template=template,
+        image_seq_length=4,
+    )
+    return hf.ShieldGemma2ForImageClassification(config), processor
+
+
+def _llama_guard() -> Made:
+    model, processor = _mllama()
+    processor.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<|turn|>user\nS1: Violent Crimes.\n"
+        "S9: Indiscriminate Weapons.\nS2: Hate.\n{% for p in m['content'] %}"
+        "{% if p['type'] == 'image' %}<|image|>{% else %}{{ p['text'] }}{% endif %}"
+        "{% endfor %}<|end|>\n{% endfor %}<|turn|>assistant\n"
+    )
+    return model, processor
+
+
+def _clip() -> Made:
+    text = {**{k: TEXT[k] for k in ("hidden_size", "intermediate_size", "vocab_size")}}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    config = hf.CLIPConfig(
+        text_config={**text, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0},
+        vision_config=VIT,
+        projection_dim=16,
+    )
+    processor = hf.CLIPProcessor(image_processor=hf.CLIPImageProcessor(**_CLIP), tokenizer=words())
+    return hf.CLIPModel(config), processor
+
+
+def _siglip() -> Made:
+    text = {**{k: TEXT[k] for k in ("intermediate_size", "vocab_size")}, "hidden_size": 24}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    config = hf.SiglipConfig(text_config={**text, "projection_size": 24}, vision_config=VIT)
+    processor = hf.SiglipProcessor(
+        image_processor=hf.SiglipImageProcessor(size=SIZE), tokenizer=words()
+    )
+    return hf.SiglipModel(config), processor
+
+
+def _siglip2() -> Made:
+    text = {**{k: TEXT[k] for k in ("intermediate_size", "vocab_size")}, "hidden_size": 24}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    seen = {k: v for k, v in VIT.items() if k != "image_size"}
+    config = hf.Siglip2Config(
+        text_config={**text, "projection_size": 24}, vision_config={**seen, "num_patches": 16}
+    )
+    processor = hf.Siglip2Processor(
+        image_processor=hf.Siglip2ImageProcessor(patch_size=7, max_num_patches=16),
+        tokenizer=words(),
+    )
+    return hf.Siglip2Model(config), processor
+
+
+_NAMES = {0: "weapon", 1: "pill", 2: "other"}
+
+
+def _vit() -> Made:
+    config = hf.ViTConfig(**VIT, id2label=_NAMES)
+    return hf.ViTForImageClassification(config), hf.ViTImageProcessor(size=SIZE)
+
+
+def _resnet() -> Made:
+    config = hf.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=_NAMES
+    )
+    return hf.ResNetForImageClassification(config), hf.ViTImageProcessor(size=SIZE)
+
+
+def _toxicity() -> Made:
+    sizes = {k: TEXT[k] for k in ("hidden_size", "intermediate_size", "vocab_size")}
+    config = hf.BertConfig(
+        **sizes,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+        id2label={0: "insult", 1: "threat", 2: "spam"},
+        problem_type="multi_label_classification",
+    )
+    return hf.BertForSequenceClassification(config), words()
+
+
 def _text(kind: Any, config: Any) -> Callable[[], Made]:
     return lambda: (kind(config), words())
 
+
+#: What is no family of its own: guards, dual encoders, models with labels.
+OTHERS: dict[str, Callable[[], Made]] = {
+    "shieldgemma2": _shieldgemma2,
+    "llama_guard": _llama_guard,
+    "clip": _clip,
+    "siglip": _siglip,
+    "siglip2": _siglip2,
+    "vit": _vit,
+    "resnet": _resnet,
+    "toxicity": _toxicity,
+}
 
 BUILDERS: dict[str, Callable[[], Made]] = {
     "llava": _llava,
@@ -559,14 +671,14 @@ TEXT_TEMPLATE = (
 def build(kind: str) -> Tiny:
     """Return a tiny checkpoint of a family with large random weights, the same each time."""
     torch.manual_seed(5)
-    model, processor = BUILDERS[kind]()
+    model, processor = (BUILDERS | OTHERS)[kind]()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
                 weight.normal_(std=0.25)
             elif "gate" in name:  # shut at first, so that images would not count
                 weight.fill_(1.0)
-    if not hasattr(processor, "tokenizer"):
+    if isinstance(processor, hf.PreTrainedTokenizerFast):
         processor.chat_template = TEXT_TEMPLATE
     return Tiny(kind=kind, model=model.eval(), processor=processor)
 

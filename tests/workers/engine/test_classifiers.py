@@ -1,0 +1,215 @@
+"""Every kind of classifier, loaded from a folder as configuration would, keeps the contract."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from policies.question import Question
+from workers.classifier import Classifier, Item, Picture
+from workers.errors import CheckpointError
+from workers.loading import ClassifierSpec, load
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+Saved = Callable[[str], Path]
+Noise = Callable[..., Image.Image]
+
+LABELS = {"weapon": "weapons", "pill": "drugs"}
+SPECS: dict[str, dict[str, Any]] = {
+    "fast_vlm": {},
+    "qwen2_5_vl": {},
+    "paligemma": {},
+    "llama": {"kind": "text"},
+    "shieldgemma2": {"kind": "guard"},
+    "llama_guard": {"kind": "guard", "options": {"lead": "\n\n"}},
+    "clip": {"kind": "contrastive"},
+    "siglip": {"kind": "contrastive"},
+    "siglip2": {"kind": "contrastive"},
+    "vit": {"kind": "image", "labels": LABELS},
+    "resnet": {"kind": "image", "labels": LABELS},
+    "toxicity": {"kind": "text", "labels": {"insult": "hate", "threat": "hate"}},
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(saved: Saved) -> Callable[[str], Classifier]:
+    """Return a loader that keeps what it loaded."""
+    held: dict[str, Classifier] = {}
+
+    def get(kind: str) -> Classifier:
+        if kind not in held:
+            spec = ClassifierSpec(name=kind, model=str(saved(kind)), **SPECS[kind])
+            held[kind] = load(spec)
+        return held[kind]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def mapped(questions: tuple[Question, ...]) -> tuple[Question, ...]:
+    """Return the questions with what guards call them; one is known to no guard."""
+    names = {
+        "weapons": {"shieldgemma2": "dangerous", "llama_guard": "S9", "llavaguard": "O6"},
+        "drugs": {},
+        "hate": {"llama_guard": "S2", "llavaguard": "O1"},
+        "nudity": {"shieldgemma2": "sexual", "llavaguard": "O3"},
+    }
+    return tuple(replace(question, maps_to=names[question.id]) for question in questions)
+
+
+@pytest.fixture(scope="module")
+def items(noise: Noise) -> list[Item]:
+    """Return an upload with two pictures, one with words alone, one with a picture alone."""
+
+    def picture(media: int, seed: int) -> Picture:
+        return Picture(media=media, pixels=np.asarray(noise(seed)))
+
+    return [
+        Item(pictures=(picture(0, 1), picture(1, 2)), caption="for sale"),
+        Item(caption="you are all rats"),
+        Item(pictures=(picture(0, 3),)),
+    ]
+
+
+@pytest.mark.parametrize("kind", sorted(SPECS))
+def test_contract(
+    kind: str,
+    loaded: Callable[[str], Classifier],
+    mapped: Sequence[Question],
+    items: list[Item],
+) -> None:
+    """Answers come in the items' order, for what is covered and can be read, with finite scores."""
+    classifier = loaded(kind)
+    answers = classifier.classify(items, mapped)
+    assert len(answers) == len(items)
+    for item, found in zip(items, answers, strict=True):
+        wanted = [
+            question.id
+            for question in mapped
+            if classifier.covers(question) and readable(item, question, classifier)
+        ]
+        assert [answer.question for answer in found] == wanted
+        assert all(np.isfinite(answer.score) for answer in found)
+        assert all(answer.media in {p.media for p in item.pictures} | {None} for answer in found)
+    again = classifier.classify(items[::-1], mapped)[::-1]
+    for first, second in zip(answers, again, strict=True):
+        assert [a.score for a in first] == pytest.approx([a.score for a in second], abs=1e-4)
+
+
+def readable(item: Item, question: Question, classifier: Classifier) -> bool:
+    """Return whether there is something to read, in words other than the code's."""
+    reads = question.reads & classifier.reads
+    return bool(("image" in reads and item.pictures) or ("caption" in reads and item.caption))
+
+
+@pytest.mark.parametrize("kind", ["fast_vlm", "clip", "vit", "shieldgemma2"])
+def test_highest_picture_counts(
+    kind: str,
+    loaded: Callable[[str], Classifier],
+    mapped: Sequence[Question],
+    items: list[Item],
+) -> None:
+    """With several pictures a score is the highest of their own, and says which it was."""
+    classifier = loaded(kind)
+    both = items[0]
+    alone = [replace(both, pictures=(picture,)) for picture in both.pictures]
+    together, *single = classifier.classify([both, *alone], mapped)
+    for number, answer in enumerate(together):
+        if answer.media is None:
+            continue
+        scores = [found[number].score for found in single]
+        assert answer.score == pytest.approx(max(scores), abs=1e-4)
+        assert answer.media == scores.index(max(scores))
+
+
+def test_image_question_ignores_caption(
+    loaded: Callable[[str], Classifier], mapped: Sequence[Question], items: list[Item]
+) -> None:
+    """A question that reads images alone has the same score whatever is written beside them."""
+    classifier = loaded("fast_vlm")
+    nudity = [question for question in mapped if question.id == "nudity"]
+    told = replace(items[0], caption="something else, and longer")
+    one, other = classifier.classify([items[0], told], nudity)
+    assert one[0].score == pytest.approx(other[0].score, abs=1e-4)
+
+
+def test_guard_covers_only_its_categories(
+    loaded: Callable[[str], Classifier], mapped: Sequence[Question]
+) -> None:
+    """A policy that maps to no category of the guard is not covered, so it is never a No."""
+    covered = {
+        kind: [question.id for question in mapped if loaded(kind).covers(question)]
+        for kind in ("shieldgemma2", "llama_guard")
+    }
+    assert covered == {"shieldgemma2": ["weapons", "nudity"], "llama_guard": ["weapons", "hate"]}
+
+
+def test_shieldgemma_yes_is_first(
+    loaded: Callable[[str], Classifier],
+    tiny: Callable[[str], Any],
+    mapped: Sequence[Question],
+    items: list[Item],
+) -> None:
+    """The score is that of the model's own first probability, which stands for a violation."""
+    made = tiny("shieldgemma2")
+    tokenizer = made.processor.tokenizer
+    made.model.yes_token_index = tokenizer("Yes", add_special_tokens=False)["input_ids"][0]
+    made.model.no_token_index = tokenizer("No", add_special_tokens=False)["input_ids"][0]
+    picture = Image.fromarray(items[2].pictures[0].pixels)
+    inputs = made.processor(images=[picture], policies=["dangerous"], return_tensors="pt")
+    inputs = {k: v for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+    with torch.inference_mode():
+        violates, allowed = made.model(**inputs).probabilities[0].tolist()
+    weapons = [question for question in mapped if question.id == "weapons"]
+    score = loaded("shieldgemma2").classify([items[2]], weapons)[0][0].score
+    assert score == pytest.approx(float(np.log(violates / allowed)), abs=1e-3)
+
+
+def test_llavaguard_needs_its_policy(saved: Saved, mapped: Sequence[Question]) -> None:
+    """Without the policy that its card gives, the dialect is refused with the remedy."""
+    spec = ClassifierSpec(
+        model=str(saved("llava_onevision")), kind="guard", options={"dialect": "llavaguard"}
+    )
+    with pytest.raises(CheckpointError, match=r"options\.policy_text"):
+        load(spec)
+    text = "Assess the image.\nO1: Hate\nO3: Sexual Content\nO6: Weapons"
+    guard = load(replace(spec, options={"dialect": "llavaguard", "policy_text": text}))
+    assert [question.id for question in mapped if guard.covers(question)] == [
+        "weapons",
+        "hate",
+        "nudity",
+    ]
+
+
+def test_digest_names_what_matters(saved: Saved, tmp_path: Path) -> None:
+    """Other weights, another number format or other parts read make another digest."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    spec = ClassifierSpec(model=str(saved("fast_vlm")))
+    first = load(spec).digest
+    assert load(spec).digest == first
+    assert load(replace(spec, dtype="bfloat16")).digest != first
+    assert load(replace(spec, reads=("image",))).digest != first
+    copy = tmp_path / "copy"
+    shutil.copytree(saved("fast_vlm"), copy)
+    tensors = load_file(copy / "model.safetensors")
+    name = next(key for key in tensors if key.endswith("q_proj.weight"))
+    tensors[name] = tensors[name] + 0.01
+    save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
+    assert load(replace(spec, model=str(copy))).digest != first
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    """A folder without safetensors is refused by name, never unpickled."""
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load(ClassifierSpec(model=str(tmp_path)))
