@@ -1,0 +1,525 @@
+"""The people's side on a real Kafka and a real Redis: tickets become jobs, verdicts become decisions."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline import kafka
+from pipeline.care import Budget
+from pipeline.config import Kafka
+from pipeline.desk import Answers, Desk, Rules
+from pipeline.errors import LeaseLostError, RefusedError
+from pipeline.escalate import Escalate
+from pipeline.messages import (
+    DECISIONS,
+    REVIEWS,
+    TICKETS,
+    VERDICTS,
+    Content,
+    Decision,
+    Finding,
+    Review,
+    Source,
+    Ticket,
+    UploadEvent,
+    Verdict,
+    VerdictAnswer,
+)
+from pipeline.projection import Projection
+from pipeline.records import Mark, Outgoing, Partition
+from pipeline.redis import Entry, ReviewQueue
+from pipeline.review import Person, in_force
+from pipeline.verdicts import verdict_record
+from pipeline.watchdog import Watchdog
+from policies.queues import Queue
+from policies.schema import Action, Policy, PolicySet, Severity, Status
+
+QUEUES = {
+    "weapons": Queue(due=timedelta(hours=4)),
+    "graphic": Queue(skills=("graphic",)),
+    "other": Queue(),
+    "threat_to_life": Queue(lane="urgent"),
+}
+ANN = Person(id="ann", languages=("en",))
+BOB = Person(id="bob", languages=("en",))
+LEA = Person(id="lea", languages=("en",), roles=frozenset({"reviewer", "lead"}))
+
+
+def policy(name: str, **fields: Any) -> Policy:
+    """Return a live policy of one clause."""
+    return Policy.model_validate(
+        {
+            "policy": name,
+            "title": name.title(),
+            "version": 1,
+            "status": "live",
+            "question": "Does it break the rule?",
+            "clauses": {"W1": {"text": "Sells one."}},
+            "severity": "high",
+            "action": "remove",
+            "bands": {"review": 0.3, "act": 0.9},
+            "review": {"queue": "weapons", "meanwhile": "hold"},
+            **fields,
+        }
+    )
+
+
+POLICIES = PolicySet(
+    (
+        policy("weapons"),
+        policy("picture", reads=["image"], label="picture"),
+        policy("severe", review={"queue": "weapons", "meanwhile": "hold", "approval": True}),
+    )
+)
+
+
+def ticket(
+    name: str,
+    *,
+    asked: str = "weapons",
+    supersedes: str | None = None,
+    needed: bool = True,
+    **review: Any,
+) -> Ticket:
+    """Return the ticket of an upload that some policy wants a person to see."""
+    event = UploadEvent.model_validate(
+        {"event_id": name, "content_id": f"c-{name}", "media": [{"uri": "a.jpg"}], "text": "x"}
+    )
+    found = Finding(
+        policy=asked,
+        policy_version=1,
+        status=Status.LIVE,
+        severity=Severity.HIGH,
+        question=asked,
+        question_digest="sha256:q",
+        score=0.8,
+        probability=0.7,
+        calibration="fresh",
+        answered_by="sha256:m",
+        outcome="review",
+    )
+    others = [
+        found.model_copy(
+            update={"policy": p.policy, "question": p.policy, "probability": 0.1, "outcome": "none"}
+        )
+        for p in POLICIES
+        if p.policy != asked
+    ]
+    said = {
+        "queue": "weapons",
+        "priority": 7.0,
+        "due_at": None,
+        "reason": "band",
+        "questions": (asked,),
+        **review,
+    }
+    decision = Decision(
+        decision_id=name,
+        source=Source(topic="media.uploads", partition=0, offset=1),
+        event_id=name,
+        content_id=f"c-{name}",
+        content=Content(media=("sha256:same",), text="sha256:t", language="en"),
+        action=Action.HOLD,
+        review=Review(**said) if needed else None,
+        findings=(found, *others),
+        policy_set=POLICIES.digest,
+        decided_at=datetime.now(UTC),
+        supersedes=supersedes,
+    )
+    return Ticket(decision=decision, event=event)
+
+
+def says(answer: str, policy: str = "weapons") -> Answers:
+    """Return a person's answer to one question."""
+    clause = "W1" if answer == "violates" else None
+    said = VerdictAnswer(policy=policy, clause=clause, answer=answer)  # type: ignore[arg-type]
+    return Answers(answers=(said,))
+
+
+@dataclass
+class House:
+    """All parts of the people's side, and what stands on the topics."""
+
+    settings: Kafka
+    url: str
+    open: list[Callable[[], None]] = field(default_factory=list)
+    producer: kafka.Producer = field(init=False)
+    queue: ReviewQueue = field(init=False)
+    desk: Desk = field(init=False)
+    escalate: Escalate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.producer = kafka.Producer(self.settings)
+        self.queue = ReviewQueue(self.url)
+        self.desk = Desk(
+            queue=self.queue,
+            producer=self.producer,
+            policies=lambda: POLICIES,
+            queues=QUEUES,
+            rules=Rules(undo_for=timedelta(0), budget=Budget(a_day=20, in_a_row=1000)),
+        )
+        self.escalate = self.start("one")
+        self.open += [self.producer.close, self.queue.close]
+
+    def start(self, instance: str) -> Escalate:
+        """Start an escalate."""
+        queue = ReviewQueue(self.url)
+        watchdog = Watchdog(limit_s=60)
+        escalate = Escalate(
+            link=kafka.Member(self.settings, [VERDICTS], group="escalate", instance=instance),
+            replay=kafka.Follower(self.settings),
+            producer=kafka.Producer(self.settings),
+            queue=queue,
+            projection=Projection(self.settings, queue, lambda: POLICIES, QUEUES),
+            policies=lambda: POLICIES,
+            queues=QUEUES,
+            watchdog=watchdog,
+        )
+        self.open += [escalate.close, watchdog.close]
+        return escalate
+
+    def arrive(self, *tickets: Ticket) -> None:
+        """Write tickets as the pipeline does."""
+        self.producer.place(
+            [
+                Outgoing(
+                    topic=TICKETS,
+                    key=t.decision.content_id.encode(),
+                    value=t.model_dump_json().encode(),
+                )
+                for t in tickets
+            ]
+        )
+
+    def until(self, done: Callable[[], Any]) -> Any:
+        """Let escalate work until something is so."""
+        deadline = datetime.now(UTC) + timedelta(seconds=60)
+        while not (found := done()):
+            self.escalate.turn()
+            assert datetime.now(UTC) < deadline
+        return found
+
+    def opened(self, name: str) -> Entry:
+        """Let escalate work until this job is open."""
+
+        def is_open() -> Entry | None:
+            entry = self.queue.entry(name)
+            return entry if entry is not None and entry.state == "open" else None
+
+        found: Entry = self.until(is_open)
+        return found
+
+    def closed(self, name: str) -> None:
+        """Let escalate work until this job is closed."""
+        self.until(lambda: self.queue.entry(name) is None and self.queue.marker(name))
+
+    def answer(self, person: Person, name: str, said: Answers) -> Verdict:
+        """Claim a job and answer it."""
+        [entry] = self.desk.claim(person, only=name).entries
+        return self.desk.resolve(person, entry.job_id, entry.lease, said, at_once=True)
+
+    def decisions(self, content_id: str | None = None) -> list[Decision]:
+        """Return the decisions by people on the log."""
+        found = [
+            Decision.model_validate_json(record.value or b"")
+            for record in kafka.read(self.settings, [DECISIONS])
+        ]
+        return [d for d in found if content_id in {None, d.content_id}]
+
+    def lose_redis(self) -> None:
+        """Empty Redis."""
+        self.queue.forget()
+
+
+@pytest.fixture
+def house(kafka_settings: Kafka, redis_url: str) -> Iterator[House]:
+    """Return all parts, put together."""
+    built = House(kafka_settings, redis_url)
+    yield built
+    for close in built.open:
+        close()
+
+
+def test_verdict_becomes_the_decision_in_force(house: House) -> None:
+    """A person's answer goes through the policy file, supersedes the pipeline's decision and closes the job."""
+    first = ticket("d1")
+    house.arrive(first)
+    entry = house.opened("d1")
+    assert entry.due - entry.born == timedelta(hours=4)
+
+    verdict = house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+
+    [decision] = house.decisions("c-d1")
+    assert decision.action is Action.REMOVE
+    assert decision.decided_by == "person"
+    assert decision.reviewer == "ann"
+    assert decision.verdict_id == verdict.verdict_id
+    assert decision.supersedes == "d1"
+    assert decision.labels == ("weapons",)
+    assert in_force([first.decision, decision]) == decision
+    newer = first.decision.model_copy(update={"decision_id": "d9", "content": Content()})
+    assert in_force([first.decision, decision, newer]) == newer
+
+
+def test_first_verdict_on_the_log_wins(house: House) -> None:
+    """Of two verdicts on one job only the first makes a decision, even when escalate dies between commit and Redis."""
+    house.arrive(ticket("d1"))
+    entry = house.opened("d1")
+    verdicts = [
+        Verdict(
+            verdict_id=f"v{n}",
+            job_id="d1",
+            decision_id="d1",
+            reviewer=f"r{n}",
+            lease=entry.lease,
+            answers=says(answer).answers,
+            decided_at=datetime.now(UTC),
+        )
+        for n, answer in enumerate(["allowed", "violates"])
+    ]
+    house.producer.place([verdict_record(v, "c-d1") for v in verdicts])
+    house.closed("d1")
+    end = kafka.ends(house.settings, [VERDICTS])
+    house.until(
+        lambda: all(house.queue.offsets()[p.topic, p.number] == at for p, at in end.items())
+    )
+
+    assert [d.verdict_id for d in house.decisions()] == ["v0"]
+
+
+def test_pending_verdict_waits_and_can_be_undone(house: House) -> None:
+    """A verdict waits under its lease, is taken back by undo, and goes out by itself otherwise."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    patient = Desk(
+        queue=house.queue,
+        producer=house.producer,
+        policies=lambda: POLICIES,
+        queues=QUEUES,
+        rules=Rules(undo_for=timedelta(hours=1), lease=timedelta(milliseconds=1)),
+    )
+    [entry] = house.desk.claim(ANN).entries
+    patient.resolve(ANN, "d1", entry.lease, says("violates"))
+    house.queue.tick()
+    waiting = house.queue.entry("d1")
+    assert waiting is not None
+    assert waiting.state == "pending"
+    house.desk.undo(ANN, "d1", entry.lease)
+    with pytest.raises(LeaseLostError):
+        house.desk.undo(ANN, "d1", entry.lease)
+
+    house.desk.resolve(ANN, "d1", entry.lease, says("allowed"))
+    house.closed("d1")
+
+    assert [d.action for d in house.decisions()] == [Action.ALLOW]
+
+
+def test_two_who_disagree_are_adjudicated(house: House) -> None:
+    """Two reviewers who disagree leave the job to a lead who is neither of them; nobody answers twice."""
+    house.arrive(ticket("d1", reviewers=2))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("violates"))
+    second = house.until(lambda: (e := house.queue.entry("d1")) and e.part == "second" and e)
+    assert second.saw[0].reviewer == "ann"
+    assert not house.desk.claim(ANN).entries
+    house.answer(BOB, "d1", says("allowed"))
+    house.until(lambda: (e := house.queue.entry("d1")) and e.part == "adjudication")
+    assert not house.desk.claim(BOB).entries
+    assert house.decisions() == []
+
+    house.answer(LEA, "d1", says("violates"))
+    house.closed("d1")
+
+    assert [d.reviewer for d in house.decisions()] == ["lea"]
+
+
+def test_two_who_agree_decide(house: House) -> None:
+    """Two reviewers who say the same make one decision."""
+    house.arrive(ticket("d1", reviewers=2))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("allowed"))
+    house.until(lambda: (e := house.queue.entry("d1")) and e.part == "second")
+    house.answer(BOB, "d1", says("allowed"))
+    house.closed("d1")
+
+    assert [d.action for d in house.decisions()] == [Action.ALLOW]
+
+
+def test_severe_action_waits_for_approval(house: House) -> None:
+    """Where a policy wants approval, a violation acts only after a lead has said so too."""
+    house.arrive(ticket("d1", asked="severe"))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("violates", "severe"))
+    house.until(lambda: (e := house.queue.entry("d1")) and e.part == "approval")
+    assert not house.desk.claim(BOB).entries
+    house.answer(LEA, "d1", says("violates", "severe"))
+    house.closed("d1")
+
+    assert [(d.action, d.reviewer) for d in house.decisions()] == [(Action.REMOVE, "lea")]
+
+
+def test_same_bytes_are_one_job(house: House) -> None:
+    """Uploads of the same bytes under a policy that reads media alone share a job, and each gets its decision."""
+    house.arrive(*(ticket(f"d{n}", asked="picture") for n in range(3)), ticket("other"))
+    house.until(lambda: len(house.queue.peek()) == 2)
+    house.until(lambda: len({house.queue.job_id(f"d{n}") for n in range(3)}) == 1)
+    job = house.queue.job_id("d0")
+    house.answer(ANN, job, says("violates", "picture"))
+    house.closed("d0")
+
+    found = house.decisions()
+    assert sorted(str(d.supersedes) for d in found) == ["d0", "d1", "d2"]
+    assert len({d.decision_id for d in found}) == 3
+    assert {d.action for d in found} == {Action.REMOVE}
+
+
+def test_superseding_decision_updates_or_closes_its_job(house: House) -> None:
+    """A decision that supersedes closes an unclaimed job that nobody needs, and leaves a claimed one."""
+    house.arrive(ticket("a1"), ticket("b1"))
+    house.opened("a1")
+    house.opened("b1")
+    [held] = house.desk.claim(ANN, only="b1").entries
+    house.arrive(
+        ticket("a2", supersedes="a1", needed=False), ticket("b2", supersedes="b1", needed=False)
+    )
+    house.closed("a1")
+    house.until(lambda: (e := house.queue.entry("b1")) and e.decision_id == "b2")
+    house.desk.resolve(ANN, "b1", held.lease, says("allowed"), at_once=True)
+    house.closed("b1")
+
+    assert [d.supersedes for d in house.decisions()] == ["b2"]
+
+
+def test_redis_is_rebuilt(house: House) -> None:
+    """After a lost Redis a moved job is where it was moved, a first verdict counts, skips and exposure are known."""
+    house.arrive(
+        ticket("moved"), ticket("first", reviewers=2), ticket("skipped"), ticket("gone"),
+        ticket("seen"),
+    )  # fmt: skip
+    for name in ("moved", "first", "skipped", "gone", "seen"):
+        house.opened(name)
+    house.desk.move(LEA, "moved", "graphic", "it is")
+    house.answer(ANN, "first", says("violates"))
+    [skipped] = house.desk.claim(ANN, only="skipped").entries
+    house.desk.skip(ANN, "skipped", skipped.lease, "I know the author")
+    house.answer(BOB, "gone", says("allowed"))
+    house.closed("gone")
+    [seen] = house.desk.claim(BOB, only="seen").entries
+    house.desk.reveal(BOB, "seen", seen.lease, 30)
+    house.desk.note(BOB, "seen", "look at the left", lease=seen.lease)
+    house.until(lambda: (e := house.queue.entry("first")) and e.part == "second")
+    points = house.desk.exposure(BOB)["points"]
+    assert float(points) == 5.0
+
+    house.lose_redis()
+    house.until(lambda: (e := house.queue.entry("first")) and e.part == "second")
+    house.until(lambda: len(house.queue.peek()) == 4 and house.desk.exposure(BOB))
+
+    entries = {e.job_id: e for e in house.queue.peek()}
+    assert entries["moved"].queue == "graphic"
+    assert entries["first"].barred == ("ann",)
+    assert entries["skipped"].barred == ("ann",)
+    assert house.desk.exposure(BOB)["points"] == points
+    assert [n["note"] for n in house.desk.notes("seen")] == ["look at the left"]
+    assert house.queue.marker("gone") is not None
+    house.answer(BOB, "first", says("violates"))
+    house.closed("first")
+    assert len(house.decisions("c-first")) == 1
+    assert len(house.decisions("c-gone")) == 1
+
+
+def test_a_successor_applies_what_was_committed(house: House) -> None:
+    """A verdict that was committed but not applied, because its escalate died, is applied by the next one."""
+    house.arrive(ticket("d1", reviewers=2))
+    house.opened("d1")
+    verdict = house.answer(ANN, "d1", says("violates"))
+    [record] = list(kafka.read(house.settings, [VERDICTS]))
+    house.until(house.escalate.link.may_commit)
+    house.escalate.link.commit([], {record.place: Mark(offset=record.offset + 1)})
+    house.escalate.close()
+    house.escalate = house.start("one")
+
+    entry = house.until(lambda: (e := house.queue.entry("d1")) and e.part == "second" and e)
+
+    assert entry.saw[0].verdict_id == verdict.verdict_id
+
+
+def test_withdrawn_verdict_is_superseded(house: House) -> None:
+    """A verdict that names an earlier one by the same reviewer takes its place; somebody else's may not."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+    with pytest.raises(RefusedError, match="only its author or a lead"):
+        house.desk.withdraw(BOB, "d1", says("allowed"))
+    house.until(lambda: (m := house.queue.marker("d1")) and house.queue.ticket(m.made[0]))
+    house.desk.withdraw(ANN, "d1", says("allowed"))
+    house.until(lambda: len(house.decisions()) == 2)
+
+    first, second = house.decisions("c-d1")
+    assert second.supersedes == first.decision_id
+    assert (first.action, second.action) == (Action.REMOVE, Action.ALLOW)
+    assert in_force([ticket("d1").decision, first, second]) == second
+
+
+def test_escalating_answer_opens_a_second_job(house: House) -> None:
+    """An answer that escalates decides, and opens a job of its own in the queue of its reason."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    said = Answers(answers=says("violates").answers, escalate="threat_to_life")
+    house.answer(ANN, "d1", said)
+    house.closed("d1")
+    [decision] = house.decisions()
+    entry = house.opened(decision.decision_id)
+
+    assert entry.queue == "threat_to_life"
+    assert entry.lane == "urgent"
+    assert decision.action is Action.REMOVE
+
+
+def test_desk_refuses_what_is_not_said_or_not_allowed(house: House) -> None:
+    """The desk says what is missing: an answer, a clause, a reason, a right, a lease."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    [entry] = house.desk.claim(ANN).entries
+    lease = entry.lease
+    unnamed = Answers(answers=(VerdictAnswer(policy="weapons", answer="violates"),))
+    bold = Answers(answers=says("allowed").answers, action=Action.REMOVE, note="because")
+    for said, why in (
+        (Answers(), "no answer: weapons"),
+        (unnamed, "name the clause"),
+        (says("allowed", "weapon"), "no policy weapon"),
+        (bold, "a lead's to choose"),
+    ):
+        with pytest.raises(RefusedError, match=why):
+            house.desk.resolve(ANN, "d1", lease, said)
+    with pytest.raises(RefusedError, match="say why"):
+        house.desk.skip(ANN, "d1", lease, " ")
+    with pytest.raises(RefusedError, match="only a lead"):
+        house.desk.move(BOB, "d1", "graphic", "x")
+    with pytest.raises(LeaseLostError):
+        house.desk.resolve(BOB, "d1", lease, says("allowed"))
+    with pytest.raises(LeaseLostError):
+        house.desk.renew(ANN, "d1", lease + 1)
+    assert house.desk.renew(ANN, "d1", lease) > datetime.now(UTC)
+    terms = house.desk.terms(entry)
+    assert terms.harm == 7.0
+    assert terms.standing >= terms.harm
+
+
+def test_exposure_is_enforced(house: House) -> None:
+    """Whoever has used up the day is handed nothing heavy, on the word of the server alone."""
+    house.arrive(ticket("d1"), ticket("d2"))
+    house.opened("d1")
+    house.opened("d2")
+    [entry] = house.desk.claim(ANN).entries
+    house.desk.reveal(ANN, entry.job_id, entry.lease, 180)
+
+    assert house.desk.claim(ANN).reason == "budget"
+    assert house.desk.claim(BOB).entries
+    assert list(kafka.read(house.settings, [REVIEWS]))
+    assert Partition(REVIEWS, 0) in kafka.ends(house.settings, [REVIEWS])
