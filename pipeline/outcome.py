@@ -153,7 +153,8 @@ def set_aside(record: Record, fault: Fault, policies: PolicySet, *, now: datetim
 
 def policy_set_record(policies: PolicySet) -> Outgoing:
     """Return the record that keeps a policy set that was live, whole, under its digest."""
-    whole = {"digest": policies.digest, **policies.content}
+    # The files as written go along, comments and all, so that they can be put back.
+    whole = {"digest": policies.digest, **policies.content, "files": dict(policies.files)}
     return Outgoing(
         topic=POLICIES,
         key=policies.digest.encode(),

@@ -11,15 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.messages import Time
 from policies.cases import FOLDER, Case
+from policies.errors import PolicyError, Problem
 from policies.question import Question
 from workers.classifier import Classification
 
 #: What stands behind a policy's name in the name of its recording.
 SUFFIX: Final = ".scores.json"
-
-
-class RecordingError(Exception):
-    """Raised when a recording cannot be read; the message names file and remedy."""
 
 
 class Score(BaseModel):
@@ -68,7 +65,7 @@ def load(folder: Path, policy: str) -> Recording | None:
     """Return the recording of a policy's cases, or None where there is none.
 
     Raises:
-        RecordingError: the file is no recording.
+        PolicyError: the file is no recording.
     """
     path = path_of(folder, policy)
     if not path.exists():
@@ -76,9 +73,15 @@ def load(folder: Path, policy: str) -> Recording | None:
     try:
         return Recording.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
-        raise RecordingError(
-            f"{path}: not a recording; delete it, or run weir policy test --record again"
-        ) from error
+        problem = Problem(
+            file=str(path),
+            line=1,
+            column=1,
+            field="",
+            what="this is no recording",
+            remedy=f"delete it, or run weir policy test --record {policy}",
+        )
+        raise PolicyError([problem]) from error
 
 
 def save(folder: Path, recording: Recording) -> Path:

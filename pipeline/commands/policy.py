@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pipeline.history import Published
     from policies.errors import Problem
     from policies.schema import PolicySet
 
@@ -84,7 +85,7 @@ def lint(path: Path | None, *, as_json: bool) -> None:
 @click.option("--prompt", is_flag=True, help="Print what is put to the classifier, word for word.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def show(name: str, folder: Path | None, *, prompt: bool, as_json: bool) -> None:
-    """Show what a policy says: NAME, the digest of the set in force, or `all` for the whole set."""
+    """Show what a policy says: NAME, `all` for the whole folder, or the digest of a set that was ever live."""
     from policies.account import account
     from policies.notation import nearest
 
@@ -96,8 +97,8 @@ def show(name: str, folder: Path | None, *, prompt: bool, as_json: bool) -> None
                 click.echo("\n".join(account(policy)))
         return
     if name.startswith("sha256:"):
-        click.echo(f"no such set here: the policies in this folder are {policies.digest}", err=True)
-        sys.exit(1)
+        _show_past(name, as_json=as_json)
+        return
     found = policies.by_name.get(name)
     if found is None:
         meant = nearest(name, policies.by_name)
@@ -119,6 +120,47 @@ def show(name: str, folder: Path | None, *, prompt: bool, as_json: bool) -> None
         click.echo(found.model_dump_json(indent=1))
     else:
         click.echo("\n".join(account(found)))
+
+
+def _show_past(digest: str, *, as_json: bool) -> None:
+    kept = _published(digest)
+    if as_json:
+        click.echo(kept.model_dump_json(indent=1))
+        return
+    click.echo(kept.digest)
+    for name, text in sorted(kept.files.items()):
+        click.secho(f"# {name}", bold=True)
+        click.echo(text)
+
+
+def _published(digest: str) -> "Published":
+    from pipeline.config import Settings
+    from pipeline.errors import KafkaError, RefusedError
+    from pipeline.history import published
+
+    try:
+        return published(Settings().kafka, digest)
+    except (RefusedError, KafkaError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@command.command()
+@click.argument("digest")
+@click.option("--folder", type=EXISTING, help="Folder of the policies.")
+def rollback(digest: str, folder: Path | None) -> None:
+    """Write the files of a set that was live back into the policy folder; pipelines then reload it."""
+    from pipeline.errors import RefusedError
+    from pipeline.history import ASIDE, put_back
+
+    where = _folder(folder)
+    kept = _published(digest)
+    try:
+        change = put_back(kept, where)
+    except RefusedError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{where} is {kept.digest} again: {', '.join(change.written)}")
+    for name in change.set_aside:
+        click.echo(f"{name} was no part of it: set aside as {name}{ASIDE}")
 
 
 @command.command()
@@ -210,9 +252,9 @@ def test_cases(
     policies = _read(where)
     try:
         cases = read_cases(policies, where)
+        wanted, drafts = chosen(policies, cases, names)
+        outcomes = run_cases(policies, cases, wanted, folder=where, offline=offline, record=record)
     except PolicyError as error:
         _complain(error.problems)
         sys.exit(1)
-    wanted, drafts = chosen(policies, cases, names)
-    outcomes = run_cases(policies, cases, wanted, folder=where, offline=offline, record=record)
     report(outcomes, cases, drafts, as_json=as_json, xml=junit)

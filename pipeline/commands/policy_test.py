@@ -14,7 +14,7 @@ from pipeline.calibration import Calibrations
 from pipeline.config import Settings
 from pipeline.golden import Outcome, beside
 from pipeline.junit import junit
-from pipeline.recordings import Recording, RecordingError, load, save
+from pipeline.recordings import Recording, load, save
 from pipeline.rehearsal import Rehearsal
 from policies.cases import CaseFile
 from policies.notation import nearest
@@ -53,10 +53,7 @@ def run_cases(
     calibrations = Calibrations.load(settings.calibrations)
     now = datetime.now(UTC)
     outcomes: list[Outcome] = []
-    try:
-        recorded = {name: load(folder, name) for name in names}
-    except RecordingError as error:
-        raise click.ClickException(str(error)) from error
+    recorded = {name: load(folder, name) for name in names}
     if offline:
         rehearsal = Rehearsal(folder, (), calibrations, now)
         for name in names:

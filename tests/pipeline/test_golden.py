@@ -295,6 +295,16 @@ def test_command_past(folder: Path) -> None:
     assert "when recorded" in result.output
 
 
+def test_command_broken_recording(folder: Path) -> None:
+    """A recording that is none is named with what to do."""
+    (folder / "cases" / "knives.scores.json").write_text("{}")
+
+    result = weir(folder, "--offline")
+
+    assert result.exit_code == 1
+    assert "run weir policy test --record knives" in result.output
+
+
 def test_command_drafts(folder: Path) -> None:
     """Drafts are left out unless they are named."""
     path = folder / "knives.yaml"

