@@ -1,7 +1,6 @@
 """From hostile bytes to small RGB arrays, with six named readers of Pillow and nothing else.
 
-Pictures are as a viewer shows them: turned by EXIF, alpha over white. A picture with light ink on transparency shows
-only in a dark application, so it also gets a second look over black. Colour profiles are not applied.
+Pictures are as a viewer shows them, turned by EXIF. Colour profiles are not applied.
 """
 
 import io
@@ -11,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -27,10 +27,12 @@ from PIL import (
 )
 
 from workers.bounds import Bounds, Effort
+from workers.canvas import fitting, flattened, plain, reduced, shrunk
 from workers.classifier import Picture
 from workers.errors import MediaRefusedError
 from workers.frames import FrameSample
 from workers.refusal import Refusal
+from workers.room import Room
 
 #: By type. They are called directly: `Image.open` would go on to try every reader that anybody registered.
 _READERS: Final[Mapping[str, type[ImageFile.ImageFile]]] = {
@@ -43,6 +45,19 @@ _READERS: Final[Mapping[str, type[ImageFile.ImageFile]]] = {
 }
 # A worker has its share of the cores, and CPU time in threads that we do not see would escape its bound.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+#: What each reader takes for a pixel at its worst, copies of its own included (measured).
+_PIXEL_BYTES: Final = {
+    "image/jpeg": 4,
+    "image/png": 6,
+    "image/gif": 14,
+    "image/webp": 17,
+    "image/avif": 12,
+    "image/bmp": 6,
+}
+#: All decoding of this process at once; one picture may need more, and then is alone.
+_ROOM: Final = Room(300_000_000)
+#: A canvas that moves may have this part of `max_pixels`: several copies of it are kept.
+_MOVING: Final = 4
 #: What Pillow's readers are known to raise on broken bytes.
 _PILLOW_RAISES: Final = (
     ArithmeticError,
@@ -79,12 +94,6 @@ _STRIP: Final = 4
 _STRIP_SIDE: Final = 1024
 #: A share of the wanted size from which on a reduced JPEG is not decoded larger.
 _NEARLY: Final = 0.75
-#: From here on a value (of 255) is light, and an alpha shows something.
-_LIGHT: Final = 235
-_SHOWN: Final = 32
-#: Shares of a picture: of light ink, and of transparency around it, that make it worth a look over black.
-_INK_SHARE: Final = 0.005
-_CLEAR_SHARE: Final = 0.02
 #: The time of a frame that claims to take none, as browsers have it.
 _FRAME_S: Final = 0.1
 _MS: Final = 1000.0
@@ -106,10 +115,11 @@ def decode(
             _check_size(image, bounds)
             if mime == "image/jpeg":
                 _check_scans(data, image, bounds)
-            if mime != "image/jpeg" and getattr(image, "is_animated", False):
-                shown = _animation(image, bounds, share_pixels, effort)
-            else:
-                shown = [(None, still) for still in _still(image, bounds, share_pixels)]
+            with _ROOM.taken(math.prod(image.size) * _PIXEL_BYTES[mime]):
+                if mime != "image/jpeg" and getattr(image, "is_animated", False):
+                    shown = _animation(image, bounds, share_pixels, effort)
+                else:
+                    shown = [(None, still) for still in _still(image, bounds, share_pixels)]
             turn = _TURNS.get(_orientation(image))
         if turn is not None:
             shown = [(time_s, picture.transpose(turn)) for time_s, picture in shown]
@@ -194,23 +204,18 @@ def _still(image: ImageFile.ImageFile, bounds: Bounds, share_pixels: int) -> lis
     width, height = image.size
     strip = max(width, height) > max(_STRIP_SIDE, _STRIP * min(width, height))
     if not strip:
-        size = _fitting(image.size, bounds.max_side, share_pixels)
+        size = fitting(image.size, bounds.max_side, share_pixels)
         # A JPEG is decoded at an eighth, a quarter or half of its size where that is (nearly) enough.
-        image.draft("RGB", _fitting(size, max(size), int(math.prod(size) * _NEARLY**2)))
-        return _flattened(
-            _reduced(_plain(image), _fitting(image.size, bounds.max_side, share_pixels))
-        )
+        image.draft("RGB", fitting(size, max(size), int(math.prod(size) * _NEARLY**2)))
+        return flattened(shrunk(image, fitting(image.size, bounds.max_side, share_pixels)))
     # Reduced as a whole, a long strip (a chat, a comic) would be unreadable.
-    whole = _plain(image)
+    image.load()
     count = min(bounds.max_frames, 1 + math.ceil(max(width, height) / min(width, height) / 2))
-    views = [whole, *_pieces(whole, count - 1)]
-    return [
-        picture
-        for view in views
-        for picture in _flattened(
-            _reduced(view, _fitting(view.size, bounds.max_side, share_pixels // len(views)))
-        )
-    ]
+    pictures = []
+    for view in chain([image], _pieces(image, count - 1)):
+        size = fitting(view.size, bounds.max_side, share_pixels // count)
+        pictures += flattened(shrunk(view, size))
+    return pictures
 
 
 def _pieces(image: Image.Image, count: int) -> Iterator[Image.Image]:
@@ -225,27 +230,30 @@ def _pieces(image: Image.Image, count: int) -> Iterator[Image.Image]:
 def _animation(
     image: ImageFile.ImageFile, bounds: Bounds, share_pixels: int, effort: Effort
 ) -> list[tuple[float | None, Image.Image]]:
+    if math.prod(image.size) * _MOVING > bounds.max_pixels:
+        raise MediaRefusedError(
+            Refusal.TOO_MANY_PIXELS,
+            f"{image.width:,} × {image.height:,} is too large for an animation",
+        )
     sample = FrameSample(bounds.max_frames)
     time_s = 0.0
     for _ in _each_frame(image):
         # A frame of a GIF may enlarge the picture.
         _check_size(image, bounds)
         effort.frame(math.prod(image.size))
-        frame = _plain(image)
-        size = _fitting(image.size, bounds.max_side, share_pixels // bounds.max_frames)
+        frame = plain(image)
+        size = fitting(image.size, bounds.max_side, share_pixels // bounds.max_frames)
         sample.offer(frame, time_s, partial(_own, frame, size))
         duration_s = float(image.info.get("duration") or 0) / _MS
         time_s += duration_s if 0 < duration_s < math.inf else _FRAME_S
     return [
-        (round(at_s, 3), picture)
-        for at_s, frame in sample.frames()
-        for picture in _flattened(frame)
+        (round(at_s, 3), picture) for at_s, frame in sample.frames() for picture in flattened(frame)
     ]
 
 
 def _own(frame: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Return the frame reduced, and a copy in any case: its reader draws the next one over it."""
-    return frame.copy() if frame.size == size else _reduced(frame, size)
+    return frame.copy() if frame.size == size else reduced(frame, size)
 
 
 def _each_frame(image: ImageFile.ImageFile) -> Iterator[None]:
@@ -261,47 +269,6 @@ def _each_frame(image: ImageFile.ImageFile) -> Iterator[None]:
             return
         yield
         number += 1
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """Load the picture and return it as L, RGB or RGBA, in modes that can be reduced well."""
-    image.load()
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        return image if image.mode == "RGBA" else image.convert("RGBA")
-    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
-
-
-def _fitting(size: tuple[int, int], max_side: int, max_pixels: int) -> tuple[int, int]:
-    """Return the size reduced so that it keeps to both bounds; never enlarged, never zero."""
-    width, height = size
-    scale = min(1.0, max_side / max(size), math.sqrt(max_pixels / (width * height)))
-    return max(1, int(width * scale)), max(1, int(height * scale))
-
-
-def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    if image.size == size:
-        return image
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-
-
-def _flattened(image: Image.Image) -> list[Image.Image]:
-    """Return the picture over white, and over black too where it has ink that white swallows."""
-    if image.mode != "RGBA":
-        return [
-            image.convert("RGB")
-        ]  # a copy of its own; the readers' is drawn over by the next frame
-    over_white = _over(image, (255, 255, 255, 255))
-    alpha = np.asarray(image.getchannel("A"))
-    swallowed = (alpha >= _SHOWN) & (np.asarray(over_white).min(axis=2) >= _LIGHT)
-    if swallowed.mean() < _INK_SHARE or (alpha < _SHOWN).mean() < _CLEAR_SHARE:
-        return [over_white]
-    return [over_white, _over(image, (0, 0, 0, 255))]
-
-
-def _over(image: Image.Image, colour: tuple[int, int, int, int]) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:
