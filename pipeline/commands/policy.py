@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.history import Published
     from policies.errors import Problem
     from policies.schema import PolicySet
+    from workers.classifier import Classifier
 
 EXISTING = click.Path(path_type=Path)
 
@@ -52,8 +53,13 @@ def command() -> None:
 
 @command.command()
 @click.argument("path", type=EXISTING, required=False)
+@click.option(
+    "--classifier",
+    is_flag=True,
+    help="Also load the configured classifiers: a policy that none can judge must not be live.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
-def lint(path: Path | None, *, as_json: bool) -> None:
+def lint(path: Path | None, *, classifier: bool, as_json: bool) -> None:
     """Check a folder of policies, or one file, and say what is wrong where and what to do.
 
     Exits 1 when it finds anything, warnings too.
@@ -62,6 +68,11 @@ def lint(path: Path | None, *, as_json: bool) -> None:
 
     target = _folder(path)
     policies, problems = inspect(target)
+    if classifier and policies is not None:
+        from pipeline.coverage import uncovered
+
+        where = target.parent if target.is_file() else target
+        problems += tuple(uncovered(policies, _classifiers(), where))
     if as_json:
         click.echo(json.dumps([asdict(problem) for problem in problems], indent=1))
     else:
@@ -131,6 +142,17 @@ def _show_past(digest: str, *, as_json: bool) -> None:
     for name, text in sorted(kept.files.items()):
         click.secho(f"# {name}", bold=True)
         click.echo(text)
+
+
+def _classifiers() -> "list[Classifier]":
+    from pipeline.config import Settings
+    from workers.errors import WorkerError
+    from workers.loading import ClassifierSpec, load
+
+    try:
+        return [load(ClassifierSpec(**entry.model_dump())) for entry in Settings().classifiers]
+    except WorkerError as error:
+        raise click.ClickException(f"no classifier: {error}") from error
 
 
 def _published(digest: str) -> "Published":

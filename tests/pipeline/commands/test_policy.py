@@ -75,6 +75,25 @@ def test_lint_json(folder: Path) -> None:
     assert problem["remedy"] == "did you mean audience?"
 
 
+def test_lint_classifier(folder: Path) -> None:
+    """`lint --classifier` refuses a live policy that no configured classifier can judge."""
+    stub = [{"model": "stub", "kind": "stub", "policies": ["weapons", "drugs"]}]
+    for name in ("alcohol_tobacco", "gambling", "graphic_violence", "scams"):
+        path = folder / f"{name}.yaml"
+        path.write_text(path.read_text().replace("status: live", "status: draft"))
+
+    result = CliRunner().invoke(
+        main,
+        ["policy", "lint", "--classifier", "--json", str(folder)],
+        env={"WEIR_CLASSIFIERS": json.dumps(stub)},
+    )
+
+    assert result.exit_code == 1
+    (problem,) = json.loads(result.output)
+    assert (problem["file"], problem["field"]) == (str(folder / "harassment.yaml"), "status")
+    assert "no classifier judges harassment, harassment/H3" in problem["what"]
+
+
 def test_lint_no_folder(tmp_path: Path) -> None:
     """Lint of a folder that is not there says so and exits 1."""
     result = weir("lint", tmp_path / "none")
