@@ -3,20 +3,28 @@
 #
 #   bash infra/demo.sh          stays up until Ctrl-C
 #   bash infra/demo.sh --exit   ends after the table
+#
+# --data FOLDER puts everything but .venv there instead of into .weir.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source infra/install.sh
 
-for argument in "$@"; do
-  if [[ $argument != --exit ]]; then
-    say "Unknown argument $argument. Usage: bash infra/demo.sh [--exit]"
-    exit 2
-  fi
+data=.weir
+leave=()
+while (($#)); do
+  case "$1" in
+    --exit) leave=(--exit) ;;
+    --data) data="${2:?--data needs a folder}" && shift ;;
+    *)
+      say "Unknown argument $1. Usage: bash infra/demo.sh [--exit] [--data FOLDER]"
+      exit 2
+      ;;
+  esac
+  shift
 done
 
 install ""
 export PATH="$PWD/.venv/bin:$PATH"
-mkdir -p .weir
 say "Drawing the sample uploads"
-python -m infra.samples .weir/samples
-exec weir up --data .weir --send .weir/samples "$@"
+python -m infra.samples "$data/samples"
+exec weir up --data "$data" --send "$data/samples" --timeout 300 "${leave[@]}"

@@ -26,8 +26,9 @@ install() {
       return 1
     }
   fi
-  wanted="$(cat pyproject.toml infra/constraints.txt | sha256sum | cut -d' ' -f1) $extras $PWD"
-  if [[ -f .venv/installed ]] && grep -qxF "$wanted" .venv/installed; then
+  # What was installed with extras is enough for whoever wants none.
+  wanted="$(cat pyproject.toml infra/constraints.txt | sha256sum | cut -d' ' -f1) $PWD $extras"
+  if [[ -f .venv/installed ]] && grep -qF "$wanted" .venv/installed; then
     return
   fi
   say "Installing; the first time takes some minutes"

@@ -24,6 +24,8 @@ def start(*, cpus: int, logs: Path, env: Mapping[str, str]) -> tuple[processes.P
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *("--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={cpus}"),
         *("--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"),
+        # Nobody reads what these two would write, and each takes seconds to start.
+        *("--no-monitor", "--include-log-monitor=false"),
         f"--object-store-memory={_OBJECT_STORE_BYTES}",
     ]
     part = processes.start("ray", command, logs=logs, env=env)
