@@ -133,7 +133,12 @@ class Watch:
 
     def pulse(self) -> Pulse:
         """Return the call that has run longest; being asked counts as being used."""
-        self._used_s = now_s = time.monotonic()
+        self._used_s = time.monotonic()
+        return self.peek()
+
+    def peek(self) -> Pulse:
+        """Return the call that has run longest."""
+        now_s = time.monotonic()
         number, since_s = min(
             self._running.copy().items(), key=lambda c: c[1], default=(None, now_s)
         )
@@ -178,9 +183,14 @@ class Judge:
         )
 
     def pulse(self, number: int) -> Pulse:
-        """Return a sign of life."""
+        """Return a sign of life to a pipeline, whose asking keeps this worker from ending itself."""
         del number
         return self._watch.pulse()
+
+    def peek(self, number: int) -> Pulse:
+        """Return a sign of life to a bystander."""
+        del number
+        return self._watch.peek()
 
     def learn(self, number: int, digest: str, questions: tuple[Question, ...]) -> list[bool]:
         """Remember the questions, and return which of them this classifier covers."""
@@ -344,9 +354,14 @@ class Preparer:
         return Described(identity=Identity.own(), node=self._node)
 
     def pulse(self, number: int) -> Pulse:
-        """Return a sign of life."""
+        """Return a sign of life to a pipeline, whose asking keeps this worker from ending itself."""
         del number
         return self._watch.pulse()
+
+    def peek(self, number: int) -> Pulse:
+        """Return a sign of life to a bystander."""
+        del number
+        return self._watch.peek()
 
     def prepare(
         self, number: int, uploads: Sequence[tuple[int, Upload]], wait_s: float

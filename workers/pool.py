@@ -18,8 +18,7 @@ import signal
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,25 +28,21 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from policies.question import Question
 from workers.actors import Described, Judge, Lost, Preparer, Watch, start_of
 from workers.bounds import Bounds
 from workers.classifier import Picture
 from workers.crew import Failed, Failure, Patience
-from workers.dispatch import Dispatch, Sizes
+from workers.desk import Desk, Inbox
+from workers.dispatch import Sizes
 from workers.errors import ClassifierUnavailableError
 from workers.fingerprint import of_classifier, of_code, of_values
 from workers.loading import ClassifierSpec, load
-from workers.passage import Passage, Questions
 from workers.store import Access, open_stores
-from workers.upload import Explained, Judged, Upload
 
 _log = logging.getLogger(__name__)
 
 #: How long a classifier waits for pictures from another machine.
 _BORROW_S: Final = 20.0
-#: How often the book-keeping looks at what is due.
-_TICK_S: Final = 0.05
 #: How often a Ray that cannot be reached is tried again.
 _RECONNECT_S: Final = 3.0
 #: How often Ray's head is looked at, how long that may take, and after how many failures it is lost.
@@ -61,6 +56,8 @@ _ASIDE: Final = {"pulse": 4}
 #: Calls that a preparer works on at once.
 _PREPARER_CALLS: Final = 8
 _ASIDE_METHODS: Final = frozenset({"pulse", "describe", "turn", "go"})
+#: How long a worker may take to say who it is before it is ended all the same.
+_LOOK_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,22 +83,6 @@ class PoolOptions:
     threads: int | None = None
     idle_s: float = 600.0
     object_store_bytes: int = 512_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """What is under way in one pool, for metrics."""
-
-    preparing: int
-    prepared: int
-    judging: int
-    explaining: int
-    workers: dict[str, int]
-    restarts: dict[str, int]
-    #: What workers of each kind died of last.
-    faults: dict[str, str]
-    batches: int
-    batched: int
 
 
 class JudgeActor(Judge):
@@ -170,9 +151,7 @@ class _Role:
 class RayHands:
     """Hires, calls and ends actors."""
 
-    def __init__(
-        self, roles: dict[str, _Role], options: PoolOptions, inbox: "queue.SimpleQueue[Any]"
-    ) -> None:
+    def __init__(self, roles: dict[str, _Role], options: PoolOptions, inbox: Inbox) -> None:
         self._roles = roles
         self._options = options
         self._inbox = inbox
@@ -234,8 +213,8 @@ def _failed(error: BaseException) -> Failed:
     return Failed(Failure.SPARED, detail, alive=True)
 
 
-class RayPool:
-    """Judges uploads in the background, on Ray; a `Pool`."""
+class RayPool(Desk):
+    """Judges uploads in the background, on Ray."""
 
     def __init__(
         self,
@@ -245,191 +224,16 @@ class RayPool:
         bounds: Bounds | None = None,
         options: PoolOptions | None = None,
     ) -> None:
-        """Start joining or starting Ray, in the background; uploads may be submitted at once."""
-        self._specs = tuple(specs)
-        self._options = options or PoolOptions()
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._lock = threading.Condition()
-        self._passages: dict[int, Passage] = {}
-        self._judged: deque[tuple[Passage, Judged]] = deque()
-        self._explained: deque[tuple[Passage, Explained]] = deque()
-        self._asked: tuple[tuple[Question, ...], Questions] = ((), Questions(()))
-        self._closing = False
-        self._error: Exception | None = None
-        hands = RayHands(
-            _roles(self._specs, access, bounds or Bounds(), self._options),
-            self._options,
-            self._inbox,
+        """Start joining or starting Ray in the background; uploads may be submitted at once."""
+        options = options or PoolOptions()
+        roles = _roles(specs, access, bounds or Bounds(), options)
+        super().__init__(
+            specs,
+            connection=_Connection(options),
+            hands=partial(RayHands, roles, options),
+            sizes=options.sizes,
+            patience=options.patience,
         )
-        self._dispatch = Dispatch(
-            hands,
-            self,
-            len(self._specs),
-            sizes=self._options.sizes,
-            patience=self._options.patience,
-        )
-        self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
-        self._thread.start()
-
-    # What the pipeline calls.
-
-    def covers(self, question: Question) -> bool:
-        """Return whether any configured classifier can judge the question; `ready` makes this certain.
-
-        What only a loaded classifier can say counts as covered until then.
-        """
-        if not any(spec.asks(question) for spec in self._specs):
-            return False
-        said = [self._dispatch.covers(index, question) for index in range(len(self._specs))]
-        return any(one is not False for one in said)
-
-    def ready(self, questions: Sequence[Question] = (), *, timeout_s: float) -> bool:
-        """Wait until every classifier is loaded and has said which of the questions it covers."""
-        asked = self._question_set(questions)
-        self._inbox.put(partial(self._dispatch.learn, asked))
-        until_s = time.monotonic() + timeout_s
-        while not self._dispatch.is_ready(asked.digest):
-            if self._error or time.monotonic() > until_s:
-                return False
-            time.sleep(_TICK_S)
-        return True
-
-    def submit(
-        self, uploads: Sequence[Upload], questions: Sequence[Question], *, alone: bool = False
-    ) -> None:
-        """Start judging uploads; `alone` puts each upload into a call of its own."""
-        asked = self._question_set(questions)
-        now_s = time.monotonic()
-        passages = [
-            Passage(upload=upload, questions=asked, alone=alone, since_s=now_s)
-            for upload in uploads
-        ]
-        with self._lock:
-            for passage in passages:
-                key = passage.upload.key
-                if key in self._passages:
-                    raise ValueError(f"key {key} was submitted before and not released")
-            self._passages.update((passage.upload.key, passage) for passage in passages)
-        self._inbox.put(partial(self._dispatch.submit, passages, now_s))
-
-    def finished(self, *, timeout_s: float = 0.0) -> list[Judged]:
-        """Return what was judged since the last call, waiting up to `timeout_s` for the first."""
-        with self._lock:
-            self._lock.wait_for(lambda: self._judged or self._error, timeout=timeout_s)
-            self._raise()
-            found = [judged for _, judged in self._judged]
-            for passage, judged in self._judged:
-                if judged.fault is not None:
-                    # There is nothing to explain and nothing kept: the key is free again.
-                    del self._passages[passage.upload.key]
-            self._judged.clear()
-        return found
-
-    def explain(self, key: int, questions: Sequence[Question]) -> None:
-        """Start writing rationales for these questions of a judged upload that was not released."""
-        with self._lock:
-            passage = self._passages[key]
-        if passage.wanted is not None:
-            raise ValueError(f"key {key} is being explained already")
-        passage.wanted = tuple(questions)
-        self._inbox.put(partial(self._dispatch.explain, passage, time.monotonic()))
-
-    def explained(self, *, timeout_s: float = 0.0) -> list[Explained]:
-        """Return the rationales that were finished since the last call."""
-        with self._lock:
-            self._lock.wait_for(lambda: self._explained or self._error, timeout=timeout_s)
-            self._raise()
-            found = [explained for _, explained in self._explained]
-            self._explained.clear()
-        return found
-
-    def release(self, keys: Sequence[int]) -> None:
-        """Let go of everything that is kept for these uploads; unfinished work on them never comes back."""
-        with self._lock:
-            passages = [p for key in keys if (p := self._passages.pop(key, None))]
-            for passage in passages:
-                passage.gone = True
-            released = set(passages)
-            self._judged = deque(pair for pair in self._judged if pair[0] not in released)
-            self._explained = deque(pair for pair in self._explained if pair[0] not in released)
-        self._inbox.put(partial(self._dispatch.release, passages, time.monotonic()))
-
-    def last_answer_at(self) -> float | None:
-        """Return when a classifier last answered (seconds since the epoch), or None if none ever did."""
-        answers = [bench.crew.last_answer_at for bench in self._dispatch.benches]
-        return max((at for at in answers if at is not None), default=None)
-
-    def backlog(self) -> Backlog:
-        """Return what is under way, for metrics."""
-        return Backlog(**self._dispatch.numbers())
-
-    def close(self) -> None:
-        """Let go of the pool; actors that other pipelines share live on."""
-        self._closing = True
-        self._inbox.put(None)
-        self._thread.join()
-
-    # What the book-keeping calls.
-
-    def hand_over(self, passage: Passage, judged: Judged) -> None:
-        """Take a judgement or a fault."""
-        with self._lock:
-            if self._passages.get(passage.upload.key) is passage:
-                self._judged.append((passage, judged))
-                self._lock.notify_all()
-
-    def hand_reasons(self, passage: Passage, explained: Explained) -> None:
-        """Take rationales."""
-        with self._lock:
-            if self._passages.get(passage.upload.key) is passage:
-                self._explained.append((passage, explained))
-                self._lock.notify_all()
-
-    # The thread.
-
-    def _question_set(self, questions: Sequence[Question]) -> Questions:
-        asked = tuple(questions)
-        if asked != self._asked[0]:
-            self._asked = asked, Questions(asked)
-        return self._asked[1]
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            with _Connection(self._options) as connection:
-                self._keep_book(connection)
-        except Exception as error:  # noqa: BLE001 -- raised again in the thread of the caller
-            with self._lock:
-                self._error = error
-                self._lock.notify_all()
-
-    def _keep_book(self, connection: "_Connection") -> None:
-        due_s = time.monotonic()
-        while not self._closing:
-            with contextlib.suppress(queue.Empty):
-                self._take(self._inbox.get(timeout=max(0.0, due_s - time.monotonic())))
-            now_s = time.monotonic()
-            if connection.lost and connection.joined:
-                with self._lock:
-                    passages = list(self._passages.values())
-                self._dispatch.cut_off(passages, now_s)
-                connection.leave()
-            if now_s >= due_s:
-                if connection.joined or connection.join():
-                    self._dispatch.tick(now_s)
-                else:
-                    self._dispatch.give_up(now_s)
-                due_s = time.monotonic() + _TICK_S
-
-    def _take(self, event: Any) -> None:
-        if callable(event):
-            event()
-        elif event is not None:
-            number, outcome = event
-            self._dispatch.ended(number, outcome, time.monotonic())
 
 
 def _roles(
@@ -492,6 +296,7 @@ class _Connection:
             self._started = connect(self._options) or self._started
         except Exception as error:  # noqa: BLE001 -- Ray raises bare ones when it does not start
             _log.warning("Ray cannot be reached: %s", error)
+            ray.shutdown()  # whatever of it has started
             self._try_at_s = time.monotonic() + _RECONNECT_S
             return False
         self._head = _host_and_port(str(ray.get_runtime_context().gcs_address))
@@ -573,3 +378,83 @@ def _use_token() -> None:
         )
 
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """One worker of the deployment's pool, as `weir pool status` shows it."""
+
+    name: str
+    digest: str | None
+    pid: int | None
+    #: For how long it has been at its present call; None where it is idle or does not answer.
+    busy_s: float | None
+    last_answer_at: float | None
+    answers: bool
+
+
+def look(options: PoolOptions, *, timeout_s: float = 5.0) -> list[WorkerState]:
+    """Return every worker in the namespace, also those that no pipeline uses at present.
+
+    Raises:
+        ClassifierUnavailableError: no Ray answers.
+    """
+    with _visit(options):
+        return [_state(name, options, timeout_s) for name in _names(options)]
+
+
+def stop(options: PoolOptions) -> list[str]:
+    """End every worker in the namespace, whatever it is at, and return their names.
+
+    Pipelines that still run hire new ones as soon as they notice.
+    """
+    with _visit(options):
+        names = _names(options)
+        for name in names:
+            with contextlib.suppress(RayError, ValueError):
+                handle = ray.get_actor(name, namespace=options.namespace)
+                described = _said(handle.describe, _LOOK_S)
+                RayHands({}, options, queue.SimpleQueue()).end(handle, described)
+    return names
+
+
+@contextlib.contextmanager
+def _visit(options: PoolOptions) -> Iterator[None]:
+    mine = not ray.is_initialized()
+    if mine:
+        try:
+            connect(replace(options, address=options.address or "auto"))
+        except ConnectionError as error:
+            raise ClassifierUnavailableError("ray", "no Ray runs on this machine") from error
+    try:
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _names(options: PoolOptions) -> list[str]:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return sorted(one["name"] for one in named if one["namespace"] == options.namespace)
+
+
+def _said(method: Any, timeout_s: float) -> Any:
+    """Return what an actor says aside from its work; None if it does not answer."""
+    with contextlib.suppress(RayError):
+        return ray.get(method.options(concurrency_group="pulse").remote(0), timeout=timeout_s)
+    return None
+
+
+def _state(name: str, options: PoolOptions, timeout_s: float) -> WorkerState:
+    described = pulse = None
+    with contextlib.suppress(ValueError):  # it has ended since its name was listed
+        handle = ray.get_actor(name, namespace=options.namespace)
+        described, pulse = _said(handle.describe, timeout_s), _said(handle.peek, timeout_s)
+    return WorkerState(
+        name=name,
+        digest=(described.digest or None) if described else None,
+        pid=described.identity.pid if described else None,
+        busy_s=pulse.running_s if pulse and pulse.running is not None else None,
+        last_answer_at=pulse.last_answer_at if pulse else None,
+        answers=pulse is not None,
+    )
