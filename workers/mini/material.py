@@ -62,12 +62,30 @@ STYLES: tuple[Style, ...] = (
     Style(
         name="emojione", package="@iconify-json/emojione@1.2.3", split="train", licence="CC-BY-4.0"
     ),
-    Style(name="streamline", package="@iconify-json/streamline-emojis@1.2.4", split="train", licence="CC-BY-4.0"),
     Style(
-        name="high-contrast", package="@iconify-json/fluent-emoji-high-contrast@1.2.6", split="train", licence="MIT"
+        name="streamline",
+        package="@iconify-json/streamline-emojis@1.2.4",
+        split="train",
+        licence="CC-BY-4.0",
     ),
-    Style(name="monotone", package="@iconify-json/emojione-monotone@1.2.1", split="train", licence="CC-BY-4.0"),
-    Style(name="game-icons", package="@iconify-json/game-icons@1.2.4", split="train", licence="CC-BY-3.0"),
+    Style(
+        name="high-contrast",
+        package="@iconify-json/fluent-emoji-high-contrast@1.2.6",
+        split="train",
+        licence="MIT",
+    ),
+    Style(
+        name="monotone",
+        package="@iconify-json/emojione-monotone@1.2.1",
+        split="train",
+        licence="CC-BY-4.0",
+    ),
+    Style(
+        name="game-icons",
+        package="@iconify-json/game-icons@1.2.4",
+        split="train",
+        licence="CC-BY-3.0",
+    ),
     Style(
         name="openmoji",
         package="@iconify-json/openmoji@1.2.29",
@@ -86,7 +104,16 @@ STYLES: tuple[Style, ...] = (
 
 #: Styles whose U+1F52B is a real gun; the others draw a water pistol.
 REAL_PISTOLS = frozenset(
-    {"noto-v1", "fxemoji", "emojione", "emojione-v1", "symbola", "streamline", "monotone", "game-icons"}
+    {
+        "noto-v1",
+        "fxemoji",
+        "emojione",
+        "emojione-v1",
+        "symbola",
+        "streamline",
+        "monotone",
+        "game-icons",
+    }
 )
 
 #: Styles of one colour, which is chosen when a drawing is placed.
@@ -103,7 +130,14 @@ WALLPAPERS = Path("/usr/share/backgrounds/gnome")
 
 #: Names that differ between sets, by code point; every one that a set has is taken.
 _OTHER_NAMES: dict[str, tuple[str, ...]] = {
-    "1f5e1": ("daggerknife", "broad-dagger", "plain-dagger", "diving-dagger", "bowie-knife", "sacrificial-dagger"),
+    "1f5e1": (
+        "daggerknife",
+        "broad-dagger",
+        "plain-dagger",
+        "diving-dagger",
+        "bowie-knife",
+        "sacrificial-dagger",
+    ),
     "2694": ("crossed-swords", "ancient-sword", "broadsword", "two-handed-sword", "swords-emblem"),
     "1f4a3": ("rolling-bomb", "sparky-bomb", "time-bomb"),
     "1f9e8": ("dynamite", "time-dynamite"),
@@ -155,10 +189,31 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "1f4f7": ("photo-camera",),
     "1f451": ("jewel-crown", "queen-crown"),
     "2764": ("hearts", "glass-heart"),
-    "1f52b": ("pistol", "water-pistol", "pistol-gun", "revolver", "colt-m1911", "desert-eagle", "glock", "luger"),
-    "1f3b2": ("game-die", "gamedie", "game-dice", "rolling-dices", "dice-six-faces-five", "perspective-dice-six-faces-random"),
+    "1f52b": (
+        "pistol",
+        "water-pistol",
+        "pistol-gun",
+        "revolver",
+        "colt-m1911",
+        "desert-eagle",
+        "glock",
+        "luger",
+    ),
+    "1f3b2": (
+        "game-die",
+        "gamedie",
+        "game-dice",
+        "rolling-dices",
+        "dice-six-faces-five",
+        "perspective-dice-six-faces-random",
+    ),
     "1f4b5": ("dollar-banknote", "banknotedollar"),
-    "1f46e": ("police-officer", "man-police-officer-1", "man-police-officer-2", "police-officer-head"),
+    "1f46e": (
+        "police-officer",
+        "man-police-officer-1",
+        "man-police-officer-2",
+        "police-officer-head",
+    ),
     "26bd": ("soccer-ball", "soccerball"),
     "2708": ("airplane",),
     "26f5": ("sailboat",),

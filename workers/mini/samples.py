@@ -41,7 +41,10 @@ class Sample:
 
 
 def _pair(first: str, second: str, *, size: float = 0.42) -> tuple[Piece, ...]:
-    return (Piece(drawing=first, x=0.3, y=0.42, size=size), Piece(drawing=second, x=0.7, y=0.6, size=size))
+    return (
+        Piece(drawing=first, x=0.3, y=0.42, size=size),
+        Piece(drawing=second, x=0.7, y=0.6, size=size),
+    )
 
 
 def _one(drawing: str, *, size: float = 0.5, angle: float = 0.0) -> tuple[Piece, ...]:
@@ -92,7 +95,10 @@ def picture(sample: Sample) -> Image.Image:
         raw = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side))
         drawn = Image.open(io.BytesIO(raw)).convert("RGBA")
         drawn = drawn.rotate(piece.angle, Image.Resampling.BICUBIC, expand=True)
-        corner = (round(piece.x * SIDE_PX - drawn.width / 2), round(piece.y * SIDE_PX - drawn.height / 2))
+        corner = (
+            round(piece.x * SIDE_PX - drawn.width / 2),
+            round(piece.y * SIDE_PX - drawn.height / 2),
+        )
         canvas.paste(drawn, corner, drawn)
     return canvas
 

@@ -72,7 +72,9 @@ class Composer:
 
     """
 
-    def __init__(self, split: Split, seed: int, drawings: Drawings | None = None, folder: Path = FOLDER) -> None:
+    def __init__(
+        self, split: Split, seed: int, drawings: Drawings | None = None, folder: Path = FOLDER
+    ) -> None:
         self.split: Split = split
         self.rng = np.random.default_rng(seed)
         self._drawings = load(folder) if drawings is None else drawings
@@ -100,7 +102,9 @@ class Composer:
         """Return the concepts that this split can draw."""
         return [concept for concept, drawings in enumerate(self._by_concept) if drawings]
 
-    def compose(self, concepts: Sequence[int] | None = None, *, crowd: Sequence[float] = CROWD) -> Scene:
+    def compose(
+        self, concepts: Sequence[int] | None = None, *, crowd: Sequence[float] = CROWD
+    ) -> Scene:
         """Return a scene with these concepts, or with as many at random as `crowd` gives odds for."""
         rng = self.rng
         if concepts is None:
@@ -124,7 +128,11 @@ class Composer:
         return Scene(pixels=self._finish(canvas), shown=shown, cells=cells, boxes=boxes)
 
     def _place(
-        self, canvas: npt.NDArray[np.float32], concept: int, taken: list[tuple[float, float, float]], crowd: int
+        self,
+        canvas: npt.NDArray[np.float32],
+        concept: int,
+        taken: list[tuple[float, float, float]],
+        crowd: int,
     ) -> tuple[Pixels, tuple[int, int]]:
         """Draw one thing onto the canvas and return its alpha and the corner where it lies."""
         rng = self.rng
@@ -134,7 +142,9 @@ class Composer:
         best, best_room = (SIDE_PX / 2, SIDE_PX / 2), -np.inf
         for _ in range(8):
             x, y = rng.uniform(size * 0.42, SIDE_PX - size * 0.42, 2)
-            room = min((np.hypot(x - u, y - v) - 0.42 * (size + w) for u, v, w in taken), default=1.0)
+            room = min(
+                (np.hypot(x - u, y - v) - 0.42 * (size + w) for u, v, w in taken), default=1.0
+            )
             if room > best_room:
                 best, best_room = (float(x), float(y)), float(room)
             if room > 0:
@@ -144,7 +154,12 @@ class Composer:
         patch = self._turned(rgba, size)
         height, width = patch.shape[:2]
         left, top = round(best[0] - width / 2), round(best[1] - height / 2)
-        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, SIDE_PX), min(top + height, SIDE_PX)
+        x0, y0, x1, y1 = (
+            max(left, 0),
+            max(top, 0),
+            min(left + width, SIDE_PX),
+            min(top + height, SIDE_PX),
+        )
         patch = patch[y0 - top : y1 - top, x0 - left : x1 - left]
         share = patch[..., 3:].astype(np.float32) / 255
         region = canvas[y0:y1, x0:x1]
@@ -195,7 +210,9 @@ class Composer:
         ink = rng.uniform(0, 90, 3) if rng.random() < 0.6 else rng.uniform(0, 255, 3)
         line = rgba[..., 3:].astype(np.float32) / 255
         if rng.random() < 0.25:
-            return np.dstack([np.broadcast_to(ink, rgba[..., :3].shape).astype(np.uint8), rgba[..., 3]])
+            return np.dstack(
+                [np.broadcast_to(ink, rgba[..., :3].shape).astype(np.uint8), rgba[..., 3]]
+            )
         paint = rng.uniform(90, 255, 3)
         colour = paint * (1 - line) + ink * line
         alpha = np.maximum(self._filled[index], rgba[..., 3])
@@ -220,7 +237,10 @@ class Composer:
         if scale < 0.6:
             opaque = cv2.GaussianBlur(opaque, (0, 0), 0.32 / scale)
         patch = cv2.warpAffine(opaque, full, (2 * reach, 2 * reach), flags=cv2.INTER_LINEAR)
-        rows, columns = np.flatnonzero((patch[..., 3] > 40).any(1)), np.flatnonzero((patch[..., 3] > 40).any(0))
+        rows, columns = (
+            np.flatnonzero((patch[..., 3] > 40).any(1)),
+            np.flatnonzero((patch[..., 3] > 40).any(0)),
+        )
         if not len(rows) or not len(columns):
             return np.zeros((2, 2, 4), np.uint8)
         patch = patch[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -234,7 +254,9 @@ class Composer:
             side = int(rng.integers(100, 256))
             x, y = rng.integers(0, 256 - side + 1, 2)
             cut = np.ascontiguousarray(paper[y : y + side, x : x + side])
-            return cv2.resize(cut, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
+            return cv2.resize(cut, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA).astype(
+                np.float32
+            )
         kind = rng.random()
         first, second = rng.uniform(0, 255, (2, 3))
         if kind < 0.15:
@@ -244,13 +266,17 @@ class Composer:
         if kind < 0.45:  # a slope of colour
             grid = np.linspace(0, 1, SIDE_PX, dtype=np.float32)
             angle = rng.uniform(0, np.pi)
-            mix = np.clip(grid[None] * np.cos(angle) + grid[:, None] * np.sin(angle), 0, 1)[..., None]
+            mix = np.clip(grid[None] * np.cos(angle) + grid[:, None] * np.sin(angle), 0, 1)[
+                ..., None
+            ]
             return (first * (1 - mix) + second * mix).astype(np.float32)
         if kind < 0.75:  # clouds, from coarse to fine
             canvas = np.zeros((SIDE_PX, SIDE_PX, 3), np.float32)
             for side in (2, 4, 9, 24, 64)[: int(rng.integers(2, 6))]:
                 rough = rng.uniform(0, 255, (side, side, 3)).astype(np.float32)
-                canvas += cv2.resize(rough, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC) * (2 / (side + 2))
+                canvas += cv2.resize(rough, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC) * (
+                    2 / (side + 2)
+                )
             canvas *= 255 / max(1.0, float(canvas.max()))
             return canvas * rng.uniform(0.4, 1.0) + first.astype(np.float32) * rng.uniform(0, 0.4)
         canvas = np.broadcast_to(first, (SIDE_PX, SIDE_PX, 3)).astype(np.float32).copy()
@@ -280,15 +306,25 @@ class Composer:
     def _draw_strips(self) -> list[Pixels]:
         """Return words in many fonts, as alpha; fonts of one split are never in another."""
         files = sorted(FONTS.rglob("*.ttf"))
-        files = [file for file in files if "noto" not in str(file).lower() and "symbol" not in str(file).lower()]
+        files = [
+            file
+            for file in files
+            if "noto" not in str(file).lower() and "symbol" not in str(file).lower()
+        ]
         part = {"validation": 0, "test": 1}.get(self.split)
         families = sorted({file.parent for file in files})
-        mine = {family for place, family in enumerate(families) if (place % 4 == part if part is not None else place % 4 > 1)}
+        mine = {
+            family
+            for place, family in enumerate(families)
+            if (place % 4 == part if part is not None else place % 4 > 1)
+        }
         files = [file for file in files if file.parent in mine]
         strips = []
         for _ in range(120 if files else 0):
             try:
-                font = ImageFont.truetype(str(self.rng.choice(np.array(files, object))), int(self.rng.integers(10, 22)))
+                font = ImageFont.truetype(
+                    str(self.rng.choice(np.array(files, object))), int(self.rng.integers(10, 22))
+                )
             except OSError:
                 continue
             text = str(self.rng.choice(_DRAWN))
@@ -318,7 +354,9 @@ class Composer:
         if roll[0] < 0.2:
             canvas = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.3, 1.1)))
         if roll[1] < 0.25:
-            canvas = canvas + rng.standard_normal((SIDE_PX, SIDE_PX, 1), np.float32) * rng.uniform(2, 14)
+            canvas = canvas + rng.standard_normal((SIDE_PX, SIDE_PX, 1), np.float32) * rng.uniform(
+                2, 14
+            )
         if roll[2] < 0.3:
             canvas = (canvas - 128) * rng.uniform(0.6, 1.25) + 128 + rng.uniform(-25, 25)
         pixels = np.clip(canvas, 0, 255).astype(np.uint8)

@@ -1,0 +1,480 @@
+"""Second stage: the language part learns to answer, first with a perfect eye, then with the tower's."""
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import Progress
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional
+from transformers import FastVlmForConditionalGeneration, PreTrainedTokenizerFast
+
+from workers import prompt
+from workers.mini.concepts import CONCEPTS
+from workers.mini.lessons import Item, Teacher
+from workers.mini.network import LANGUAGE
+from workers.mini.scenes import Shown
+from workers.mini.tower import OUTPUTS
+from workers.mini.vocabulary import ASSISTANT, END, IMAGE, USER
+
+#: Image tokens of a picture.
+CELLS = 64
+
+#: Kinds of questions by length, and how many of them share one picture in training: rows of one length waste nothing.
+SHORT, LONG = ("plain", "inverted", "caption", "act", "together"), ("carve-out", "many", "theme")
+QUESTIONS = {SHORT: 8, LONG: 4}
+
+#: How often a training step has short questions.
+SHORTS = 0.55
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What the projector's first layer says of one picture, and what is really there."""
+
+    outputs: npt.NDArray[np.float32]
+    shown: tuple[Shown, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguagePlan:
+    """How long and how the language part is trained."""
+
+    steps: int = 3_000
+    uploads: int = 8
+    rate: float = 2e-3
+    decay_from: float = 0.7
+    seed: int = 11
+
+
+class Probes(nn.Module):
+    """Heads for training alone: is the thing that these words name shown or named; does this clause hold?"""
+
+    #: After which layers they look.
+    NOUN_LAYER, CLAUSE_LAYER = 2, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        size = LANGUAGE["hidden_size"]
+        assert isinstance(size, int)  # noqa: S101 - for the type checker
+        self.noun = nn.Linear(size, 2)
+        self.clause = nn.Linear(size, 1)
+
+
+def imagined(rng: np.random.Generator) -> Sight:
+    """Return what a good but not perfect eye would say of a scene that nobody drew."""
+    count = int(rng.choice([1, 2, 3, 4, 5], p=[0.1, 0.25, 0.3, 0.2, 0.15]))
+    concepts = rng.choice(len(CONCEPTS), size=count, replace=False)
+    logits = rng.normal(-7.5, 1.2, (8, 8, len(CONCEPTS))).astype(np.float32)
+    boxes = rng.uniform(0.2, 0.8, (8, 8, 4)).astype(np.float32)
+    shown = []
+    for concept in concepts.tolist():
+        size = rng.uniform(0.18, 0.5, 2)
+        corner = rng.uniform(0, 1 - size)
+        box = (*corner.tolist(), *(corner + size).tolist())
+        x0, y0, x1, y1 = (int(8 * edge) for edge in box)
+        rows, columns = slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))
+        patch = logits[rows, columns]
+        strength = rng.normal(3.0, 1.5)
+        patch[..., concept] = strength + rng.normal(0, 1.2, patch.shape[:2])
+        if rng.random() < 0.3:  # something else that it could be
+            patch[..., int(rng.integers(len(CONCEPTS)))] += rng.uniform(2, 6)
+        boxes[rows, columns] = np.array(box) + rng.normal(0, 0.03, (*patch.shape[:2], 4))
+        shown.append(Shown(concept=concept, box=box))
+    outputs = np.concatenate([1 / (1 + np.exp(-logits)), np.clip(boxes, 0, 1)], axis=2)
+    return Sight(outputs=outputs.reshape(CELLS, OUTPUTS).astype(np.float32), shown=tuple(shown))
+
+
+# ---- one packed row an upload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One upload's tokens with all its questions behind them, and where the model is taught."""
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    answers: list[tuple[int, bool]]
+    nouns: list[tuple[int, bool, bool]]
+    clauses: list[tuple[int, bool]]
+    replies: list[tuple[int, int]]
+
+
+class Packer:
+    """Turns uploads and questions into rows of tokens."""
+
+    def __init__(self, words: PreTrainedTokenizerFast) -> None:
+        self.words = words
+        self._user, self._assistant, self._end, self._image = words.convert_tokens_to_ids(
+            [USER, ASSISTANT, END, IMAGE]
+        )
+
+    def prefix(self, content: str) -> list[int]:
+        """Return the tokens of the shared part, up to its line break."""
+        system = self.words(f"{prompt.SYSTEM}\n", add_special_tokens=False)["input_ids"]
+        rest = self.words(f"{content}\n", add_special_tokens=False)["input_ids"]
+        return [self._user, *system, *[self._image] * CELLS, *rest]
+
+    def row(self, content: str, items: Sequence[Item]) -> Row:
+        """Return one upload with its questions."""
+        ids = self.prefix(content)
+        start = len(ids)
+        made = Row(
+            ids=ids,
+            positions=list(range(start)),
+            segments=[0] * start,
+            answers=[],
+            nouns=[],
+            clauses=[],
+            replies=[],
+        )
+        coded = self.words(
+            [item.text for item in items], add_special_tokens=False, return_offsets_mapping=True
+        )
+        for number, item in enumerate(items, 1):
+            tokens, offsets = coded["input_ids"][number - 1], coded["offset_mapping"][number - 1]
+            ends = np.array([end for _, end in offsets])
+            base = len(made.ids)
+            for end, shown, named in item.nouns:
+                made.nouns.append((base + int(np.searchsorted(ends, end)), shown, named))
+            for end, held in item.clauses:
+                made.clauses.append((base + int(np.searchsorted(ends, end)), held))
+            whole = [*tokens, self._assistant]
+            if item.reply:
+                reply = [*self.words(item.reply, add_special_tokens=False)["input_ids"], self._end]
+                made.replies.extend(
+                    (base + len(whole) - 1 + place, token) for place, token in enumerate(reply)
+                )
+                whole += reply[:-1]
+            else:
+                made.answers.append((base + len(whole) - 1, item.answer))
+            made.ids.extend(whole)
+            made.positions.extend(range(start, start + len(whole)))
+            made.segments.extend([number] * len(whole))
+        return made
+
+
+def lesson(
+    teacher: Teacher, packer: Packer, sight: Sight, among: tuple[str, ...], *, explain: float = 0.2
+) -> Row:
+    """Return one upload with a new caption and new questions about it."""
+    shown = frozenset(thing.concept for thing in sight.shown)
+    said = teacher.words(shown)
+    items = []
+    for kind in teacher.kinds(said.upload, QUESTIONS[among], among):
+        asked = teacher.ask(said.upload, kind)
+        why = bool(asked.broken(said.upload)) and teacher.rng.random() < explain
+        items.append(teacher.item(asked, said, sight.shown, explain=why))
+    content = prompt.prefix(
+        images=1, caption=said.caption, text_in_image=said.text_in_image
+    ).content
+    return packer.row(content, items)
+
+
+def collate(rows: Sequence[Row], sights: Sequence[Sight], pad: int) -> dict[str, torch.Tensor]:
+    """Return a batch: tokens, positions, segments, image outputs, and the flat places where it is taught."""
+    width = max(len(row.ids) for row in rows)
+
+    def filled(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+        return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+
+    def flat(part: str) -> npt.NDArray[np.int64]:
+        found = [
+            (number * width + place[0], *place[1:])
+            for number, row in enumerate(rows)
+            for place in getattr(row, part)
+        ]
+        size = {"nouns": 3}.get(part, 2)
+        return np.array(found, np.int64).reshape(-1, size)
+
+    return {
+        "ids": filled([row.ids for row in rows], pad),
+        "positions": filled([row.positions for row in rows], 0),
+        "segments": filled([row.segments for row in rows], -1),
+        "outputs": torch.from_numpy(np.stack([sight.outputs for sight in sights])),
+        **{
+            part: torch.from_numpy(flat(part))
+            for part in ("answers", "nouns", "clauses", "replies")
+        },
+    }
+
+
+def _teach(
+    queue: "multiprocessing.Queue[dict[str, Any]]", words: PreTrainedTokenizerFast, kept: str | None, plan: LanguagePlan,
+    start: int, imagine: float,
+) -> None:  # fmt: skip
+    torch.set_num_threads(1)
+    packer = Packer(words)
+    seen = Sights.load(Path(kept)) if kept else None
+    for number in range(start, plan.steps):
+        rng = np.random.default_rng((plan.seed, number))
+        teacher = Teacher(rng)
+        sights = [
+            imagined(rng)
+            if seen is None or rng.random() < imagine
+            else seen[int(rng.integers(len(seen)))]
+            for _ in range(plan.uploads)
+        ]
+        among = SHORT if rng.random() < SHORTS else LONG
+        rows = [lesson(teacher, packer, sight, among) for sight in sights]
+        batch = collate(rows, sights, words.pad_token_id)
+        queue.put({key: value.numpy() for key, value in batch.items()})
+
+
+class Sights:
+    """What the tower said of many composed scenes, kept on disk so that it need not say it again."""
+
+    def __init__(self, outputs: npt.NDArray[np.float16], shown: list[tuple[Shown, ...]]) -> None:
+        self._outputs = outputs
+        self._shown = shown
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def __getitem__(self, index: int) -> Sight:
+        return Sight(outputs=self._outputs[index].astype(np.float32), shown=self._shown[index])
+
+    def save(self, path: Path) -> None:
+        """Write what was seen."""
+        things = [
+            (index, thing.concept, *thing.box)
+            for index, shown in enumerate(self._shown)
+            for thing in shown
+        ]
+        np.savez(path, outputs=self._outputs, things=np.array(things, np.float64))
+
+    @classmethod
+    def load(cls, path: Path) -> "Sights":
+        """Read what was seen."""
+        with np.load(path) as kept:
+            outputs, things = kept["outputs"], kept["things"]
+        shown: list[list[Shown]] = [[] for _ in range(len(outputs))]
+        for index, concept, x0, y0, x1, y1 in things.tolist():
+            shown[int(index)].append(Shown(concept=int(concept), box=(x0, y0, x1, y1)))
+        return cls(outputs, [tuple(each) for each in shown])
+
+
+# ---- the forward pass
+
+
+def embedded(
+    model: FastVlmForConditionalGeneration, ids: torch.Tensor, outputs: torch.Tensor
+) -> torch.Tensor:
+    """Return token embeddings with the image's tokens in their places."""
+    projector = model.model.multi_modal_projector
+    padded = functional.pad(outputs, (0, projector.linear_2.in_features - outputs.shape[-1]))
+    vectors = projector.linear_2(padded)
+    embeds = model.get_input_embeddings()(ids)
+    mask = (ids == model.config.image_token_id).unsqueeze(-1)
+    return embeds.masked_scatter(mask, vectors)
+
+
+def hidden_states(
+    model: FastVlmForConditionalGeneration, batch: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Return the states after every layer; each question sees the shared part and itself."""
+    segments = batch["segments"]
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    same = segments[:, :, None] == segments[:, None, :]
+    mask = causal & (same | (segments[:, None, :] == 0))
+    return model.model.language_model(
+        inputs_embeds=embedded(model, batch["ids"], batch["outputs"]), attention_mask=mask[:, None],
+        position_ids=batch["positions"], output_hidden_states=True, use_cache=False,
+    ).hidden_states  # fmt: skip
+
+
+def losses(
+    model: FastVlmForConditionalGeneration,
+    probes: Probes,
+    batch: dict[str, torch.Tensor],
+    yes: int,
+    no: int,
+) -> dict[str, torch.Tensor]:
+    """Return what is to be made small: answers, rationales, and the probes on the way."""
+    states = hidden_states(model, batch)
+    last = states[-1].flatten(0, 1)
+    answers, replies, nouns, clauses = (
+        batch[part] for part in ("answers", "replies", "nouns", "clauses")
+    )
+    wanted = torch.where(answers[:, 1] == 1, yes, no)
+    made = {"answer": functional.cross_entropy(model.lm_head(last[answers[:, 0]]), wanted)}
+    if len(replies):
+        made["reply"] = functional.cross_entropy(model.lm_head(last[replies[:, 0]]), replies[:, 1])
+    if len(nouns):
+        seen = probes.noun(states[Probes.NOUN_LAYER].flatten(0, 1)[nouns[:, 0]])
+        made["noun"] = functional.binary_cross_entropy_with_logits(seen, nouns[:, 1:].float())
+    if len(clauses):
+        held = probes.clause(states[Probes.CLAUSE_LAYER].flatten(0, 1)[clauses[:, 0]]).squeeze(-1)
+        made["clause"] = functional.binary_cross_entropy_with_logits(held, clauses[:, 1].float())
+    return made
+
+
+def answers_of(
+    model: FastVlmForConditionalGeneration, batch: dict[str, torch.Tensor], yes: int, no: int
+) -> npt.NDArray[np.float64]:
+    """Return the log-odds of Yes for every question of a batch."""
+    with torch.no_grad():
+        last = hidden_states(model, batch)[-1].flatten(0, 1)[batch["answers"][:, 0]]
+        table = model.lm_head.weight
+        return (last @ (table[yes] - table[no])).double().numpy()
+
+
+WEIGHTS = {"answer": 1.0, "reply": 0.25, "noun": 0.7, "clause": 0.7}
+
+
+def train_language(
+    model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFast, folder: Path, plan: LanguagePlan, *,
+    name: str, kept: Path | None = None, imagine: float = 1.0, resume: bool = True, checked: Path | None = None,
+    probed: dict[str, torch.Tensor] | None = None,
+) -> Path:  # fmt: skip
+    """Train the language part on imagined or seen scenes and return the file of its state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(plan.seed)
+    torch.set_flush_denormal(True)  # noqa: FBT003 - torch's own signature
+    probes = Probes()
+    if probed is not None:
+        probes.load_state_dict(probed)
+    for weight in model.model.vision_tower.parameters():
+        weight.requires_grad_(requires_grad=False)
+    for weight in model.model.multi_modal_projector.linear_1.parameters():
+        weight.requires_grad_(requires_grad=False)
+    trained = [
+        weight for weight in [*model.parameters(), *probes.parameters()] if weight.requires_grad
+    ]
+    optimiser = torch.optim.AdamW(
+        trained, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+    yes, no = words.convert_tokens_to_ids(["Yes", "No"])
+    state, start = folder / f"{name}.pt", 0
+    if resume and state.exists():
+        saved = torch.load(state, weights_only=True)
+        model.load_state_dict(saved["model"])
+        probes.load_state_dict(saved["probes"])
+        if not saved.get("done"):
+            optimiser.load_state_dict(saved["optimiser"])
+            start = saved["step"]
+    examined = examination(words, checked)
+    context = multiprocessing.get_context("spawn")
+    queue: multiprocessing.Queue[dict[str, Any]] = context.Queue(8)
+    child = context.Process(
+        target=_teach,
+        args=(queue, words, str(kept) if kept else None, plan, start, imagine),
+        daemon=True,
+    )
+    child.start()
+    begun = time.monotonic()
+    running: dict[str, float] = {}
+    try:
+        with Progress() as progress, (folder / f"{name}.jsonl").open("a") as log:
+            task = progress.add_task(name, total=plan.steps, completed=start)
+            for step in range(start + 1, plan.steps + 1):
+                batch = {key: torch.from_numpy(value) for key, value in queue.get().items()}
+                share = step / plan.steps
+                rate = plan.rate * min(
+                    1.0, step / 60, max(0.02, (1 - share) / (1 - plan.decay_from))
+                )
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                parts = losses(model, probes, batch, yes, no)
+                loss = torch.stack([WEIGHTS[part] * value for part, value in parts.items()]).sum()
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                nn.utils.clip_grad_norm_(trained, 1.0)
+                optimiser.step()
+                for part, value in parts.items():
+                    running[part] = 0.97 * running.get(part, value.item()) + 0.03 * value.item()
+                progress.advance(task)
+                if step % 25 == 0:
+                    line: dict[str, Any] = {
+                        "stage": name,
+                        "step": step,
+                        "seconds": round(time.monotonic() - begun),
+                    }
+                    line |= {part: round(value, 4) for part, value in running.items()}
+                    if step % 250 == 0 or step == plan.steps:
+                        line |= examine(model, examined, yes, no)
+                    log.write(json.dumps(line) + "\n")
+                    log.flush()
+                if step % 250 == 0 or step == plan.steps:
+                    torch.save(
+                        {
+                            "model": model.state_dict(), "probes": probes.state_dict(), "optimiser": optimiser.state_dict(),
+                            "step": step, "done": step == plan.steps,
+                        },
+                        state,
+                    )  # fmt: skip
+    finally:
+        child.terminate()
+    return state
+
+
+Examination = list[tuple[dict[str, torch.Tensor], list[str], list[bool], bool]]
+
+
+def examination(
+    words: PreTrainedTokenizerFast, kept: Path | None, uploads: int = 40
+) -> Examination:
+    """Return fixed batches to follow the training by, in trained and in unseen wordings."""
+    rng = np.random.default_rng(99)
+    packer, seen = Packer(words), Sights.load(kept) if kept else None
+    made: Examination = []
+    for unseen in (False, True):
+        teacher = Teacher(rng, unseen=unseen)
+        for first in range(0, uploads, 8):
+            sights = [
+                imagined(rng) if seen is None else seen[(first + place) % len(seen)]
+                for place in range(8)
+            ]
+            kinds: list[str] = []
+            answers: list[bool] = []
+            rows = []
+            for sight in sights:
+                said = teacher.words(frozenset(thing.concept for thing in sight.shown))
+                each = [*teacher.kinds(said.upload, 8)]
+                items = [
+                    teacher.item(teacher.ask(said.upload, kind), said, sight.shown) for kind in each
+                ]
+                content = prompt.prefix(
+                    images=1, caption=said.caption, text_in_image=said.text_in_image
+                ).content
+                rows.append(packer.row(content, items))
+                kinds += each
+                answers += [item.answer for item in items]
+            made.append((collate(rows, sights, words.pad_token_id), kinds, answers, unseen))
+    return made
+
+
+def examine(
+    model: FastVlmForConditionalGeneration, examined: Examination, yes: int, no: int
+) -> dict[str, float]:
+    """Return AUROC by kind of question, and in unseen wordings."""
+    scores: list[tuple[str, bool, bool, float]] = []
+    for batch, kinds, answers, unseen in examined:
+        odds = answers_of(model, batch, yes, no)
+        scores += zip(kinds, answers, [unseen] * len(kinds), odds.tolist(), strict=True)
+    found: dict[str, float] = {}
+    for name in sorted({kind for kind, *_ in scores}):
+        part = [(truth, score) for kind, truth, _, score in scores if kind == name]
+        found[name] = _auroc(part)
+    found["seen"] = _auroc([(truth, score) for _, truth, unseen, score in scores if not unseen])
+    found["unseen"] = _auroc([(truth, score) for _, truth, unseen, score in scores if unseen])
+    return found
+
+
+def _auroc(part: Iterator[tuple[bool, float]] | list[tuple[bool, float]]) -> float:
+    truth, score = zip(*part, strict=True)
+    return (
+        round(float(roc_auc_score(truth, score)), 3)
+        if 0 < sum(truth) < len(truth)
+        else float("nan")
+    )

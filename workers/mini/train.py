@@ -1,0 +1,175 @@
+"""Trains the bundled model: ``python -m workers.mini.train`` (after ``python -m workers.mini.material``).
+
+Stages, each resumable where it was cut off: the tower learns to see; the language part learns to answer with an
+imagined eye; then with what the tower really sees; then the checkpoint is written. See README.md for what came of it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from transformers import PreTrainedTokenizerFast
+
+from workers.mini.language import LanguagePlan, Sights, train_language
+from workers.mini.material import Split
+from workers.mini.network import build, save, set_tower
+from workers.mini.scenes import Composer
+from workers.mini.tower import OUTPUTS, Seer, TowerPlan, as_input, train_tower
+from workers.mini.vocabulary import tokenizer
+
+HERE = Path(__file__).parent
+
+#: Steps of each stage at full length.
+STEPS = {"tower": 5_000, "oracle": 1_400, "seeing": 1_400}
+
+
+def vocabulary(run: Path) -> PreTrainedTokenizerFast:
+    """Return the run's tokenizer, trained once."""
+    folder = run / "tokenizer"
+    if not folder.exists():
+        tokenizer().save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int) -> Path:
+    """Keep what the tower says of many new scenes, so that the language part learns from it again and again."""
+    composer = Composer(split, seed)
+    outputs = np.zeros((count, 64, OUTPUTS), np.float16)
+    shown = []
+    seer.eval()
+    for first in track(range(0, count, 32), description=f"looking at {split} scenes"):
+        scenes = [composer.compose() for _ in range(min(32, count - first))]
+        with torch.no_grad():
+            seen = seer(as_input(np.stack([scene.pixels for scene in scenes]))).sigmoid()
+        outputs[first : first + len(scenes)] = seen.numpy()
+        shown += [scene.shown for scene in scenes]
+    Sights(outputs, shown).save(path)
+    return path
+
+
+def seeing(
+    run: Path, *, steps: int, scenes: int, start_from: str = "oracle", name: str = "seeing"
+) -> Path:
+    """Teach the language part on what the tower sees, from the state of an earlier stage."""
+    words = vocabulary(run)
+    seer = Seer()
+    seer.load_state_dict(torch.load(run / "tower.pt", weights_only=True))
+    kept, checked = run / f"{name}-train.npz", run / f"{name}-validation.npz"
+    if not kept.exists():
+        look(seer, kept, split="train", seed=501, count=scenes)
+    if not checked.exists():
+        look(seer, checked, split="validation", seed=502, count=320)
+    model = build(words)
+    state = torch.load(run / f"{start_from}.pt", weights_only=True)
+    model.load_state_dict(state["model"])
+    set_tower(model, seer)
+    plan = LanguagePlan(steps=steps, seed=12, rate=1.5e-3, decay_from=0.35)
+    return train_language(
+        model,
+        words,
+        run,
+        plan,
+        name=name,
+        kept=kept,
+        imagine=0.15,
+        checked=checked,
+        probed=state["probes"],
+    )
+
+
+def export(run: Path, folder: Path, *, stage: str = "seeing") -> None:
+    """Write the checkpoint as transformers reads it."""
+    words = vocabulary(run)
+    model = build(words)
+    model.load_state_dict(torch.load(run / f"{stage}.pt", weights_only=True)["model"])
+    seer = Seer()
+    seer.load_state_dict(torch.load(run / "tower.pt", weights_only=True))
+    set_tower(model, seer)
+    save(model, words, folder)
+
+
+def curves(run: Path, path: Path) -> None:
+    """Draw the learning curves."""
+    import matplotlib as mpl  # noqa: PLC0415 - only here
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    for log in sorted(run.glob("*.jsonl")):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        if log.stem == "tower":
+            steps = [line["step"] for line in lines]
+            axes[0].plot(steps, [line["median"] for line in lines], label="median")
+            axes[0].plot(steps, [line["p10"] for line in lines], label="10th percentile")
+        else:
+            checked = [line for line in lines if "seen" in line]
+            for key in ("seen", "unseen", "carve-out", "plain"):
+                axes[1].plot(
+                    [line["step"] for line in checked],
+                    [line[key] for line in checked],
+                    label=f"{log.stem}: {key}",
+                )
+    for axis, title in zip(
+        axes,
+        ("tower: AUROC per concept, validation style", "language: AUROC, validation"),
+        strict=True,
+    ):
+        axis.set(title=title, xlabel="step", ylim=(0.45, 1.0))
+        axis.legend(fontsize=6)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    """Run the stages that are left."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--run", type=Path, default=HERE / "runs" / "a", help="folder of states and logs"
+    )
+    parser.add_argument(
+        "--stage", choices=["tower", "oracle", "seeing", "export", "curves", "all"], default="all"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="a twentieth of the steps: to see that it runs"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        default=6_000,
+        help="scenes that the tower looks at once for the language part",
+    )
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the checkpoint")
+    parser.add_argument("--seed", type=int, default=7)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    share = 20 if chosen.small else 1
+    steps = {name: max(40, count // share) for name, count in STEPS.items()}
+    wanted = (
+        {"tower", "oracle", "seeing", "export", "curves"}
+        if chosen.stage == "all"
+        else {chosen.stage}
+    )
+    chosen.run.mkdir(parents=True, exist_ok=True)
+    if "tower" in wanted:
+        train_tower(chosen.run, TowerPlan(steps=steps["tower"], seed=chosen.seed))
+    if "oracle" in wanted:
+        words = vocabulary(chosen.run)
+        torch.manual_seed(chosen.seed)
+        plan = LanguagePlan(steps=steps["oracle"], seed=chosen.seed + 4)
+        train_language(build(words), words, chosen.run, plan, name="oracle")
+    if "seeing" in wanted:
+        seeing(chosen.run, steps=steps["seeing"], scenes=max(64, chosen.scenes // share))
+    if "export" in wanted:
+        export(chosen.run, chosen.out)
+    if "curves" in wanted:
+        curves(chosen.run, chosen.out / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
