@@ -1,0 +1,232 @@
+"""`weir model`: look at, evaluate and probe classifiers."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.config import Settings
+    from pipeline.evaluating import Evaluated
+    from pipeline.probing import Probed
+    from workers.classifier import Classifier
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def command() -> None:
+    """Look at, evaluate and probe classifiers."""
+
+
+@command.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def info(names: tuple[str, ...], *, as_json: bool) -> None:
+    """Load configured classifiers (all by default) and say what each is and covers."""
+    from pipeline.config import Settings
+    from policies.folder import read_policies
+    from workers.errors import CheckpointError
+
+    settings = Settings()
+    policies = read_policies(settings.policies)
+    rows = []
+    for name in names or tuple(spec.name for spec in settings.classifiers):
+        try:
+            model = _classifier(settings, name)
+        except CheckpointError as error:
+            raise click.ClickException(f"{name}: {error}") from error
+        questions = [question for policy in policies for question in policy.questions]
+        rows.append(
+            {
+                "name": model.name,
+                "digest": model.digest,
+                "reads": sorted(model.reads),
+                "tier": getattr(getattr(model, "family", None), "tier", None),
+                "covers": [q.id for q in questions if model.covers(q)],
+                "does_not_cover": [q.id for q in questions if not model.covers(q)],
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        click.secho(str(row.pop("name")), bold=True)
+        for key, value in row.items():
+            told = ", ".join(value) if isinstance(value, list) else value
+            click.echo(f"  {key.replace('_', ' ')}: {told or '–'}")
+
+
+@command.command("eval")
+@click.argument("labelled", type=_PATH)
+@click.option("--classifier", "names", multiple=True, help="Configured name; may be repeated.")
+@click.option("--policies", "folder", type=_PATH, help="Policy folder.")
+@click.option("--out", type=_PATH, help="Write eval.json and eval.html into this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def evaluate(
+    labelled: Path, *, names: tuple[str, ...], folder: Path | None, out: Path | None, as_json: bool
+) -> None:
+    """Measure classifiers on labelled uploads, and name the cheapest that is good enough.
+
+    LABELLED is a folder with labels.jsonl (or .parquet), or such a file.
+    """
+    from pipeline.calibration import CalibrationError, Calibrations
+    from pipeline.config import Settings
+    from pipeline.evaluating import evaluate as measured
+    from pipeline.evaluating import good_enough
+    from pipeline.labels import LabelsError, read_labels
+    from pipeline.progress import bar
+    from policies.errors import PolicyError
+    from policies.folder import read_policies
+    from workers.errors import CheckpointError
+
+    settings = Settings()
+    found: list[Evaluated] = []
+    try:
+        policies = read_policies(folder or settings.policies)
+        rows = read_labels(labelled)
+        calibrations = Calibrations.load(settings.calibrations)
+        for name in names or (settings.classifiers[0].name,):
+            model = _classifier(settings, name, mass=True)
+            with bar(f"Scoring with {name}", len(rows), quiet=as_json) as advance:
+                found += measured(
+                    rows,
+                    model,
+                    tuple(policies),
+                    calibrations,
+                    advance=advance,
+                    refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
+                )
+    except (LabelsError, PolicyError, CheckpointError, CalibrationError) as error:
+        raise click.ClickException(str(error)) from error
+    if not found:
+        raise click.ClickException(f"{labelled}: no answer to a question that is covered")
+    chosen = good_enough(found)
+    plain = [_plain(one, chosen.get(one.question) == one.classifier) for one in found]
+    if out is not None:
+        from pipeline.evaluation_page import page
+
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "eval.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        text = page(found, chosen, source=labelled.name)
+        (out / "eval.html").write_text(text, encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(plain, indent=1))
+    else:
+        _evaluated(found, chosen)
+
+
+@command.command()
+@click.option("--classifier", "name", help="Configured name; the first by default.")
+@click.option("--count", default=100, show_default=True, help="Trials of each check.")
+@click.option("--seed", default=0, show_default=True, help="Of the scenes.")
+@click.option("--bound", default=1.0, show_default=True, help="How far words may move a score.")
+@click.option("--out", type=_PATH, help="Write probe.json and probe.html into this folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def probe(
+    *, name: str | None, count: int, seed: int, bound: float, out: Path | None, as_json: bool
+) -> None:
+    """Test whether a checkpoint follows policies: inversion, off-topic, carve-outs, injections.
+
+    Exits 1 where a check stays below its goal.
+    """
+    from pipeline.config import Settings
+    from pipeline.probing import page, summed
+    from pipeline.progress import bar
+    from workers.errors import CheckpointError
+    from workers.probe import judge, trials
+
+    settings = Settings()
+    try:
+        model = _classifier(settings, name or settings.classifiers[0].name)
+    except CheckpointError as error:
+        raise click.ClickException(str(error)) from error
+    made = list(trials(count=count, seed=seed))
+    with bar("Probing", len(made), quiet=as_json) as advance:
+        rows = summed(judge(model, made, advance), bound=bound)
+    if not rows:
+        raise click.ClickException(f"{model.name} covers none of the questions of the probe")
+    plain = [asdict(row) | {"reached": row.reached} for row in rows]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "probe.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        text = page(rows, classifier=model.name, bound=bound)
+        (out / "probe.html").write_text(text, encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(plain, indent=1))
+    else:
+        _probed(rows)
+    sys.exit(0 if all(row.reached for row in rows if row.detail == "all") else 1)
+
+
+def _classifier(settings: "Settings", name: str, *, mass: bool = False) -> "Classifier":
+    from dataclasses import replace
+
+    from pipeline.pooling import spec_of
+    from workers.loading import load
+
+    configured = {spec.name: spec for spec in settings.classifiers}
+    if name not in configured:
+        raise click.ClickException(
+            f"no classifier is named {name!r}; configured: {', '.join(configured)}"
+        )
+    spec = spec_of(configured[name])
+    if mass and spec.kind == "generative":
+        spec = replace(spec, options={**spec.options, "mass": True})
+    return load(spec)
+
+
+def _plain(one: "Evaluated", cheapest: bool) -> dict[str, Any]:  # noqa: FBT001 -- private
+    kept = asdict(one)
+    del kept["scores"], kept["probabilities"]
+    return kept | {"cheapest_good_enough": cheapest}
+
+
+def _evaluated(found: "Sequence[Evaluated]", chosen: "Mapping[str, str]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.evaluation_page import told
+
+    table = Table(title="Classifiers, with 95 % intervals")
+    for name in ("question", "classifier", "labels", "AUROC", "AUPRC", "ECE", "Yes+No", "ms"):
+        table.add_column(name)
+    for one in found:
+        best = chosen.get(one.question) == one.classifier
+        table.add_row(
+            one.question,
+            f"[bold]{one.classifier}[/bold]" if best else one.classifier,
+            f"{one.violates}/{one.allowed}",
+            told(one.auroc),
+            told(one.average_precision),
+            told(one.ece) + ("" if one.calibrated else " uncalibrated"),
+            "–" if one.mass is None else f"{one.mass:.3f}",
+            f"{one.ms_per_upload:.1f}",
+        )
+    Console().print(table)
+
+
+def _probed(rows: "Sequence[Probed]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.probing import GOALS
+
+    table = Table(title="Trials, with 95 % intervals")
+    for name in ("check", "kind", "trials", "passed", "goal", "moved (median / 95th)"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            row.check,
+            row.detail,
+            str(row.trials),
+            f"{row.passed.value:.2f} ({row.passed.low:.2f}–{row.passed.high:.2f})",
+            f"{GOALS[row.check]:.2f}",
+            "–" if row.shift is None else f"{row.shift[0]:.2f} / {row.shift[1]:.2f}",
+        )
+    Console().print(table)
