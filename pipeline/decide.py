@@ -275,11 +275,13 @@ def judge(
     act_at = _threshold(rule.act_at, answer)
     review_at = _threshold(rule.review_at, answer) or 0.0
     tested = language is None or not policy.languages or language in policy.languages
-    may_act = tested and (answer.calibration == "fresh" or rule.acts_uncalibrated)
+    # What needs approval acts only once people have said so.
+    trusted = answer.calibration == "fresh" or rule.acts_uncalibrated
+    may_act = tested and trusted and not rule.approval
     probability = answer.probability
     if act_at is not None and probability >= act_at and may_act:
         # A hold always has an exit.
-        seen: ReviewReason | None = "band" if rule.action is Action.HOLD or rule.approval else None
+        seen: ReviewReason | None = "band" if rule.action is Action.HOLD else None
         return Judgement(
             question=question,
             rule=rule,

@@ -20,8 +20,6 @@ NOT_YET: Final[Mapping[str, Callable[[Any], bool]]] = {
     "audit.passed": lambda value: parse_share(value) == 0,
     "audit.acted": lambda value: parse_share(value) == 0,
     "daily_cap": lambda _: False,
-    "review.reviewers": lambda value: value == 1,
-    "review.approval": lambda value: value is False,
     "rationale.samples": lambda value: value == 1,
 }
 

@@ -274,3 +274,14 @@ def test_a_decision_survives_its_json(p: float) -> None:
     decision = outcome(answer(probability=p))
 
     assert Decision.model_validate_json(decision.model_dump_json()) == decision
+
+
+def test_approval_waits_for_people() -> None:
+    """A sure violation of a policy that wants approval does not act by itself: it waits, and people look."""
+    severe = policy(review={"queue": "weapons", "meanwhile": "hold", "approval": True})
+
+    decision = outcome(answer("weapons", 0.99), policies=(severe,))
+
+    assert decision.action is Action.HOLD
+    assert decision.review is not None
+    assert decision.labels == ()
