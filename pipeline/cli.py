@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "queue": ("pipeline.commands.queue", "Look at, claim from and rebuild the review queue."),
     "pool": ("pipeline.commands.pool", "Look at and stop the pool of workers."),
     "model": ("pipeline.commands.model", "Look at, evaluate and probe classifiers."),
+    "calibrate": ("pipeline.commands.calibrate", "Fit what scores mean, from labelled uploads."),
     "bench": ("pipeline.commands.bench", "Measure the stream, the scoring and the queue."),
     "doctor": ("pipeline.commands.doctor", "Check every connection and print the configuration."),
     "up": ("pipeline.commands.up", "Start the embedded stack and the pipeline."),

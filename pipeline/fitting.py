@@ -152,12 +152,17 @@ def _logistic(scores: Vector, labels: Vector, weights: Vector, *, shift: bool) -
     up, down = (weights * labels).sum(), (weights * (1 - labels)).sum()
     target = np.where(labels == 1, (up + 1) / (up + 2), 1 / (down + 2))
 
-    def loss(theta: Vector) -> float:
-        z = np.exp(theta[0]) * scores + (theta[1] if shift else 0.0)
+    def loss(theta: Vector) -> tuple[float, Vector]:
+        slope = np.exp(theta[0])
+        z = slope * scores + (theta[1] if shift else 0.0)
         nll = (weights * (np.logaddexp(0, z) - target * z)).sum()
-        return float(nll + (theta[0] / _SLOPE_SD) ** 2 / 2 + (theta[1] / _SHIFT_SD) ** 2 / 2)
+        off = weights * (expit(z) - target)
+        gradient = np.array([(off * scores).sum() * slope, off.sum() if shift else 0.0])
+        gradient += theta / np.array([_SLOPE_SD, _SHIFT_SD]) ** 2
+        penalty = (theta[0] / _SLOPE_SD) ** 2 / 2 + (theta[1] / _SHIFT_SD) ** 2 / 2
+        return float(nll + penalty), gradient
 
-    found = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=[(-5, 3), (-20, 20)])
+    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-5, 3), (-20, 20)])
     slope, intercept = float(np.exp(found.x[0])), float(found.x[1]) if shift else 0.0
     return lambda at: expit(slope * at + intercept)
 
@@ -170,13 +175,17 @@ def _beta(scores: Vector, labels: Vector, weights: Vector) -> _Map:
 
     a, b = features(scores)
 
-    def loss(theta: Vector) -> float:
+    def loss(theta: Vector) -> tuple[float, Vector]:
         z = theta[0] * a + theta[1] * b + theta[2]
         nll = (weights * (np.logaddexp(0, z) - labels * z)).sum()
-        return float(nll + ((theta[:2] - 1) ** 2).sum() / 2 + (theta[2] / _SHIFT_SD) ** 2 / 2)
+        off = weights * (expit(z) - labels)
+        gradient = np.array([(off * a).sum(), (off * b).sum(), off.sum()])
+        gradient += np.array([theta[0] - 1, theta[1] - 1, theta[2] / _SHIFT_SD**2])
+        penalty = ((theta[:2] - 1) ** 2).sum() / 2 + (theta[2] / _SHIFT_SD) ** 2 / 2
+        return float(nll + penalty), gradient
 
     bounds = [(0, 20), (0, 20), (-20, 20)]
-    found = minimize(loss, np.array([1.0, 1.0, 0.0]), method="L-BFGS-B", bounds=bounds).x
+    found = minimize(loss, np.array([1.0, 1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds).x
 
     def at_scores(at: Vector) -> Vector:
         up, down = features(at)

@@ -6,6 +6,7 @@ budget. The promise holds for the stream that the labels were sampled from, as l
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,8 +18,9 @@ from policies.schema import MissRate, Precision
 
 #: Thresholds that are tried; more cost nothing in confidence, because testing stops at the first failure.
 _STEPS: Final = 200
-#: Starts of the sequence that share the error budget: one alone fails for good on one unlucky label at its head.
-_STARTS: Final = 4
+#: The sequence starts where this many errors can still be borne; the starts share the error budget, because one alone
+#: would fail for good on one unlucky label at its head.
+_BORNE: Final = (0, 1, 3, 8, 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +83,9 @@ def act_at(sample: Sample, promise: Precision) -> Threshold:
     last_of_equals = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
     ends = [int(place) + 1 for place in last_of_equals] if len(ranked) else []
     have, delta = ends[-1] if ends else 0, 1 - promise.confidence
-    # With few labels one start is all that they can pay for; how many there are is no secret of the labels.
-    starts = _STARTS if have >= 3 * least(risk, delta / _STARTS) else 1
-    needed = least(risk, delta / starts)
+    needed = least(risk, delta)
     counts = _thinned([n for n in ends if n >= needed])
-    passed = _tested(counts, [int(wrong[n - 1]) for n in counts], risk, delta, starts)
+    passed = _tested(counts, [int(wrong[n - 1]) for n in counts], risk, delta)
     if passed is None:
         seen = int(wrong[needed - 1]) if have >= needed else 0
         return Threshold(
@@ -167,14 +167,16 @@ def _thinned(counts: list[int]) -> list[int]:
     return [counts[i] for i in picked]
 
 
-def _tested(
-    counts: list[int], errors: list[int], risk: float, delta: float, starts: int
-) -> int | None:
+def _tested(counts: list[int], errors: list[int], risk: float, delta: float) -> int | None:
     """Return the index of the largest count that is certified, or None."""
+    # Which starts there are depends on the number of labels alone, never on what they say.
+    heads = [least(risk, delta / len(_BORNE), errors=borne) for borne in _BORNE]
+    starts = {bisect_left(counts, head) for head in heads} or {0}
+    starts = {start for start in starts if start < len(counts)} or {0}
     certified = None
-    for start in sorted({len(counts) * i // starts for i in range(starts)}) if counts else []:
+    for start in sorted(starts) if counts else []:
         for index in range(start, len(counts)):
-            if binom.cdf(errors[index], counts[index], risk) > delta / starts:
+            if binom.cdf(errors[index], counts[index], risk) > delta / len(starts):
                 break
             certified = max(index, -1 if certified is None else certified)
     return certified

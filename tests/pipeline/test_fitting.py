@@ -111,8 +111,8 @@ def test_the_interval_covers_the_truth() -> None:
     """Over several samples the 95 % interval holds the true probability in most places."""
     fresh, _, truth = stream(2000, 12)
     covered = []
-    for seed in range(8):
-        found = fit(*stream(300, 100 + seed)[:2], draws=30)
+    for seed in range(5):
+        found = fit(*stream(300, 100 + seed)[:2], draws=20)
         low = np.interp(fresh, found.low.scores, found.low.probabilities)
         high = np.interp(fresh, found.high.scores, found.high.probabilities)
         covered.append(((low <= truth) & (truth <= high)).mean())

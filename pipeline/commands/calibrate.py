@@ -1,0 +1,218 @@
+"""`weir calibrate`: fit what scores mean, from labelled uploads."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipeline.calibrating import Calibrated
+    from pipeline.config import Settings
+    from pipeline.labels import Labelled
+    from pipeline.scored import Scores
+    from policies.schema import PolicySet
+    from workers.classifier import Classifier
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("labelled", type=_PATH)
+@click.option("--classifier", help="Name of a configured classifier; the first by default.")
+@click.option(
+    "--policies", "folder", type=_PATH, help="Policy folder; the configured one by default."
+)
+@click.option("--policy", "only", multiple=True, help="Only this policy; may be given again.")
+@click.option("--out", type=_PATH, help="Where the files go; WEIR_CALIBRATIONS by default.")
+@click.option("--prior", type=click.FloatRange(0, 1), help="Share of violations in the stream.")
+@click.option("--report", type=_PATH, help="Write a page with reliability diagrams here.")
+@click.option("--seed", default=0, show_default=True, help="Of folds and resamples.")
+@click.option("--dry-run", is_flag=True, help="Print the figures and write no calibration.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def command(  # noqa: PLR0913 -- one argument an option
+    labelled: Path,
+    *,
+    classifier: str | None,
+    folder: Path | None,
+    only: tuple[str, ...],
+    out: Path | None,
+    prior: float | None,
+    report: Path | None,
+    seed: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Fit what scores mean, from labelled uploads, and prove the promises of the bands.
+
+    LABELLED is a folder with labels.jsonl (or .parquet), or such a file: one upload a line, with `id`, `media`,
+    `caption` and `answers` (question id: true or false).
+    """
+    from pipeline.config import Settings
+    from pipeline.labels import LabelsError, read_labels
+    from policies.errors import PolicyError
+    from policies.folder import read_policies
+    from workers.errors import CheckpointError
+
+    settings = Settings()
+    try:
+        policies = read_policies(folder or settings.policies)
+        rows = read_labels(labelled)
+        model = _classifier(settings, classifier)
+    except (LabelsError, PolicyError, CheckpointError) as error:
+        raise click.ClickException(str(error)) from error
+    scored = _scored(rows, model, policies, only, quiet=as_json)
+    if not scored:
+        raise click.ClickException(
+            f"{labelled}: no answer there is to a question that {model.name} can judge; "
+            f"questions are {', '.join(q.id for p in policies for q in p.questions)}"
+        )
+    found = _fitted(scored, policies, model.digest, prior, labelled.name, seed, quiet=as_json)
+    target = out or settings.calibrations
+    if not dry_run:
+        target.mkdir(parents=True, exist_ok=True)
+        for one in found:
+            path = target / one.calibration.file_name
+            path.write_text(one.calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if report is not None:
+        from pipeline.diagrams import reliability_page
+
+        report.write_text(reliability_page(found), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps([_row(one) for one in found], indent=1))
+    else:
+        _table(found, None if dry_run else target)
+    sys.exit(0)
+
+
+def _classifier(settings: "Settings", name: str | None) -> "Classifier":
+    from pipeline.pooling import spec_of
+    from workers.loading import load
+
+    configured = {spec.name: spec for spec in settings.classifiers}
+    chosen = name or settings.classifiers[0].name
+    if chosen not in configured:
+        raise click.ClickException(
+            f"no classifier is named {chosen!r}; configured: {', '.join(configured)}"
+        )
+    return load(spec_of(configured[chosen]))
+
+
+def _scored(
+    rows: "Sequence[Labelled]",
+    model: "Classifier",
+    policies: "PolicySet",
+    only: tuple[str, ...],
+    *,
+    quiet: bool,
+) -> "Mapping[str, Scores]":
+    from pipeline.progress import bar
+    from pipeline.scored import score
+
+    questions = [q for p in policies if not only or p.policy in only for q in p.questions]
+    with bar("Scoring", len(rows), quiet=quiet) as advance:
+        return score(
+            rows,
+            model,
+            questions,
+            advance=advance,
+            refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
+        )
+
+
+def _fitted(
+    scored: "Mapping[str, Scores]",
+    policies: "PolicySet",
+    digest: str,
+    prior: float | None,
+    source: str,
+    seed: int,
+    *,
+    quiet: bool,
+) -> "list[Calibrated]":
+    from pipeline.calibrating import calibrate
+    from pipeline.progress import bar
+
+    questions = {q.id: (p, q) for p in policies for q in p.questions}
+    now = datetime.now(UTC).replace(microsecond=0)
+    found = []
+    with bar("Fitting", len(scored), quiet=quiet) as advance:
+        for name, scores in scored.items():
+            policy, question = questions[name]
+            found.append(
+                calibrate(
+                    policy,
+                    question,
+                    scores,
+                    classifier=digest,
+                    now=now,
+                    prior=prior,
+                    source=source,
+                    seed=seed,
+                )
+            )
+            advance(1)
+    return found
+
+
+def _row(one: "Calibrated") -> dict[str, Any]:
+    calibration = one.calibration
+    return {
+        "question": calibration.question,
+        "classifier": calibration.classifier,
+        "method": calibration.method,
+        "violates": calibration.labels.violates,
+        "allowed": calibration.labels.allowed,
+        "auroc": [one.auroc.value, one.auroc.low, one.auroc.high],
+        "ece_before": one.ece_before,
+        "ece_after": [one.ece_after.value, one.ece_after.low, one.ece_after.high],
+        "brier_before": one.brier_before,
+        "brier_after": one.brier_after,
+        "log_loss": calibration.log_loss,
+        "promises": [kept.model_dump(mode="json") for kept in calibration.kept],
+    }
+
+
+def _table(found: "Sequence[Calibrated]", target: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Calibrations, on labels that they were not fitted on")
+    for name in (
+        "question",
+        "method",
+        "labels",
+        "AUROC",
+        "ECE before",
+        "ECE after",
+        "Brier",
+        "promises",
+    ):
+        table.add_column(name, justify="left" if name in {"question", "method"} else "right")
+    for one in found:
+        labels = one.calibration.labels
+        table.add_row(
+            one.calibration.question,
+            one.calibration.method,
+            f"{labels.violates}+{labels.allowed}",
+            f"{one.auroc.value:.3f} ({one.auroc.low:.3f}-{one.auroc.high:.3f})",
+            f"{one.ece_before:.3f}",
+            f"{one.ece_after.value:.3f} ({one.ece_after.low:.3f}-{one.ece_after.high:.3f})",
+            f"{one.brier_before:.3f} > {one.brier_after:.3f}",
+            "; ".join(_promise(kept) for kept in one.calibration.kept) or "none made",
+        )
+    console = Console()
+    console.print(table)
+    if target is not None:
+        console.print(f"{len(found)} calibrations written to {target}")
+
+
+def _promise(kept: Any) -> str:
+    named = f"{'act' if hasattr(kept.promise, 'precision') else 'review'}"
+    if kept.value is not None:
+        return f"{named} from {kept.value:.3f}"
+    return f"{named}: {kept.labels_needed} more labels needed ({kept.kind})"
