@@ -60,7 +60,7 @@ def command() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as JSON.")
 def lint(path: Path | None, *, classifier: bool, as_json: bool) -> None:
-    """Check a folder of policies, or one file, and say what is wrong where and what to do.
+    """Check a folder of policies and their golden cases, or one file: what is wrong where, what to do.
 
     Exits 1 when it finds anything, warnings too.
     """
@@ -68,10 +68,12 @@ def lint(path: Path | None, *, classifier: bool, as_json: bool) -> None:
 
     target = _folder(path)
     policies, problems = inspect(target)
+    where = target.parent if target.is_file() else target
+    if policies is not None and not target.is_file():
+        problems += _problems_of_cases(policies, where)
     if classifier and policies is not None:
         from pipeline.coverage import uncovered
 
-        where = target.parent if target.is_file() else target
         problems += tuple(uncovered(policies, _classifiers(), where))
     if as_json:
         click.echo(json.dumps([asdict(problem) for problem in problems], indent=1))
@@ -142,6 +144,17 @@ def _show_past(digest: str, *, as_json: bool) -> None:
     for name, text in sorted(kept.files.items()):
         click.secho(f"# {name}", bold=True)
         click.echo(text)
+
+
+def _problems_of_cases(policies: "PolicySet", folder: Path) -> "tuple[Problem, ...]":
+    from policies.cases import read_cases
+    from policies.errors import PolicyError
+
+    try:
+        read_cases(policies, folder)
+    except PolicyError as error:
+        return error.problems
+    return ()
 
 
 def _classifiers() -> "list[Classifier]":

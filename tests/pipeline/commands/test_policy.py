@@ -75,6 +75,19 @@ def test_lint_json(folder: Path) -> None:
     assert problem["remedy"] == "did you mean audience?"
 
 
+def test_lint_cases(folder: Path) -> None:
+    """Lint of a folder checks its golden cases, too."""
+    (folder / "cases").mkdir()
+    (folder / "cases" / "weapons.yaml").write_text(
+        "policy: weapons\ncases:\n  a: {text: Hello, expect: alowed}\n"
+    )
+
+    result = weir("lint", folder)
+
+    assert result.exit_code == 1
+    assert "weapons.yaml:3:28: error: cases.a.expect: 'alowed' is none" in result.output
+
+
 def test_lint_classifier(folder: Path) -> None:
     """`lint --classifier` refuses a live policy that no configured classifier can judge."""
     stub = [{"model": "stub", "kind": "stub", "policies": ["weapons", "drugs"]}]
