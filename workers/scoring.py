@@ -228,6 +228,13 @@ class Scorer:
             out.append([odds for part in parts for odds in self.whole([row] * len(part), part)])
         return out
 
+    def chosen(self, questions: int) -> str:
+        """Return the way of sharing that was fastest for about so many questions, for reports."""
+        for shape, method in self._fastest.items():
+            if shape[2] == questions.bit_length():
+                return method
+        return self._method or "expanded"
+
     def whole(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Odds]:
         """Return the odds of whole prompts, nothing shared: what every sharing is held against."""
         inputs = self.passes.inputs(texts, rows)

@@ -1,0 +1,123 @@
+"""`weir bench scoring`: what many questions on one image cost."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from workers.bench_scoring import Measured, Setting
+
+
+@click.command()
+@click.option(
+    "--shape",
+    type=click.Choice(["smolvlm-256m", "qwen2.5-vl-3b", "gemma3-4b"]),
+    default="smolvlm-256m",
+    show_default=True,
+    help="The model's shape; its weights are random.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--image-px", default=512, show_default=True, help="Edge of the picture.")
+@click.option("--counts", default="1,4,12,30", show_default=True, help="Numbers of questions.")
+@click.option("--repeats", default=3, show_default=True, help="The median of so many counts.")
+@click.option("--threads", type=int, help="Threads of a CPU; all by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def command(
+    *,
+    shape: str,
+    device: str,
+    image_px: int,
+    counts: str,
+    repeats: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measure images a second for several numbers of policies, against plain ways of asking.
+
+    Questions come from the configured policies and, past their number, from their clauses.
+    """
+    import torch
+
+    from pipeline.config import Settings
+    from workers.bench_scoring import measure
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    numbers = [int(count) for count in counts.split(",")]
+    setting, found = measure(
+        _asks(Settings().policies),
+        numbers,
+        shape=shape,  # type: ignore[arg-type]
+        device=device,
+        dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+        image_px=image_px,
+        repeats=repeats,
+        advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
+    )
+    if as_json:
+        rows = [asdict(one) | {"saving": one.saving} for one in found]
+        click.echo(json.dumps({"setting": asdict(setting), "figures": rows}, indent=1))
+    else:
+        _table(setting, found)
+
+
+def _asks(folder: "Path") -> list[str]:
+    """Return what the policies ask, and past that what each of their clauses asks alone."""
+    from dataclasses import replace
+
+    from policies.folder import read_policies
+    from workers import prompt
+
+    questions = [question for policy in read_policies(folder) for question in policy.questions]
+    alone = [
+        replace(question, forbidden=(clause,))
+        for question in questions
+        for clause in question.forbidden
+        if len(question.forbidden) > 1
+    ]
+    return list(dict.fromkeys(prompt.suffix(question) for question in questions + alone))
+
+
+def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{setting.shape}, {setting.parameters / 1e6:.0f}M parameters, {setting.dtype},"
+        f" {setting.device}, {datetime.now(UTC):%Y-%m-%d}",
+        caption=f"one {setting.image_px}-pixel image: {setting.prefix_tokens} tokens of prefix,"
+        f" {setting.question_tokens:.0f} a question; the vision tower costs"
+        f" {setting.vision_tokens:.0f}",
+    )
+    for name in (
+        "policies",
+        "images/s",
+        "against one policy",
+        "one by one",
+        "one batch",
+        "ShieldGemma 2's way",
+        "times faster than one by one",
+        "ideal",
+        "way",
+    ):
+        table.add_column(name, justify="right")
+    first = found[0].shared_s
+    for one in found:
+        table.add_row(
+            str(one.questions),
+            f"{1 / one.shared_s:.2f}",
+            f"{one.shared_s / first:.2f}×",
+            f"{1 / one.one_by_one_s:.2f}",
+            f"{1 / one.one_batch_s:.2f}",
+            "–" if one.replicated_s is None else f"{1 / one.replicated_s:.2f}",
+            f"{one.saving:.1f}×",
+            f"{one.ideal:.1f}×",
+            one.method,
+        )
+    Console().print(table)

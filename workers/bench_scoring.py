@@ -1,0 +1,174 @@
+"""What many questions on one image cost: shared prefixes against every plain way of asking."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from workers import prompt
+from workers.dialogue import Dialogue
+from workers.families import FAMILIES
+from workers.passes import Row
+from workers.random_models import Shape, build, vision_tokens
+from workers.scoring import Scorer
+
+#: Shortest question, in tokens, that counts as of a policy's length.
+LEAST_TOKENS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Seconds for one image under so many questions, by each way of asking."""
+
+    questions: int
+    shared_s: float
+    one_by_one_s: float
+    one_batch_s: float
+    #: ShieldGemma 2's own path: image and prompt once more for every policy; Gemma's family only.
+    replicated_s: float | None
+    #: What the saving against one by one would be if only arithmetic counted.
+    ideal: float
+    method: str
+
+    @property
+    def saving(self) -> float:
+        """How many times faster than one by one."""
+        return self.one_by_one_s / self.shared_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What was measured on what."""
+
+    shape: Shape
+    device: str
+    dtype: str
+    parameters: int
+    image_px: int
+    prefix_tokens: int
+    question_tokens: float
+    vision_tokens: float
+
+
+def measure(
+    asks: Sequence[str],
+    counts: Sequence[int],
+    *,
+    shape: Shape,
+    device: str,
+    dtype: torch.dtype,
+    image_px: int,
+    repeats: int,
+    advance: Callable[[str], None] = lambda _: None,
+) -> tuple[Setting, list[Measured]]:
+    """Return the figures of a model of this shape with random weights."""
+    model, processor = build(shape, asks, device=device, dtype=dtype)
+    family = FAMILIES[str(model.config.model_type)]
+    scorer = Scorer(model, Dialogue(processor, family), family)
+    noise = np.random.default_rng(0).integers(0, 255, (image_px, image_px, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    shared = prompt.prefix(images=1, caption="For sale, as good as new, message me.")
+    long_enough = [
+        ask for ask in asks if len(scorer.dialogue.suffix(ask, images=1)) >= LEAST_TOKENS
+    ]
+    if len(long_enough) < max(counts):
+        raise ValueError(
+            f"{len(long_enough)} questions of {LEAST_TOKENS} tokens or more, {max(counts)} wanted"
+        )
+    row = Row(shared=shared, image=image, asked=())
+    with torch.inference_mode():
+        inputs = scorer.passes.inputs([scorer.dialogue.prefix(shared)], [row])
+    prefix = int(inputs["attention_mask"].sum())
+    length = statistics.fmean(
+        len(scorer.dialogue.suffix(ask, images=1)) for ask in long_enough[: max(counts)]
+    )
+    seen = vision_tokens(model, _patches(model, inputs))
+    setting = Setting(
+        shape=shape,
+        device=torch.cuda.get_device_name() if device == "cuda" else device,
+        dtype=str(dtype),
+        parameters=sum(p.numel() for p in model.parameters()),
+        image_px=image_px,
+        prefix_tokens=prefix,
+        question_tokens=length,
+        vision_tokens=seen,
+    )
+    bench = _Bench(scorer, row, long_enough, repeats, advance)
+    figures = []
+    for count in counts:
+        ideal = count * (seen + prefix + length) / (seen + prefix + count * length)
+        figures.append(bench.run(count, ideal))
+    return setting, figures
+
+
+class _Bench:
+    def __init__(
+        self,
+        scorer: Scorer,
+        row: Row,
+        asks: Sequence[str],
+        repeats: int,
+        advance: Callable[[str], None],
+    ) -> None:
+        self._scorer = scorer
+        self._row = row
+        self._asks = asks
+        self._repeats = repeats
+        self._advance = advance
+
+    def run(self, count: int, ideal: float) -> Measured:
+        row = Row(shared=self._row.shared, image=self._row.image, asked=tuple(range(count)))
+        asks = self._asks[:count]
+        texts = [self._scorer.dialogue.whole(row.shared, ask) for ask in asks]
+        self._scorer.score([row], asks)  # measures the ways of sharing, once a shape
+        self._advance(f"{count} questions, shared")
+        shared_s = self._median(lambda: self._scorer.score([row], asks), self._repeats)
+        few = max(1, self._repeats if count == 1 else 1)
+        self._advance(f"{count} questions, one by one")
+        one_by_one_s = self._median(
+            lambda: [self._scorer.whole([row], [text]) for text in texts], few
+        )
+        self._advance(f"{count} questions, one batch")
+        one_batch_s = self._median(lambda: self._scorer.whole([row] * count, texts), few)
+        gemma = self._scorer.model.config.model_type == "gemma3"
+        return Measured(
+            questions=count,
+            shared_s=shared_s,
+            one_by_one_s=one_by_one_s,
+            one_batch_s=one_batch_s,
+            # Its processor does just this: the image again for every policy, all in one batch.
+            replicated_s=one_batch_s if gemma else None,
+            ideal=ideal,
+            method=self._scorer.chosen(count),
+        )
+
+    def _median(self, work: Callable[[], object], repeats: int) -> float:
+        return statistics.median(_timed(work, repeats))
+
+
+def _timed(work: Callable[[], object], repeats: int) -> Iterator[float]:
+    for _ in range(repeats):
+        _finish()
+        began = time.perf_counter()
+        with torch.inference_mode():
+            work()
+        _finish()
+        yield time.perf_counter() - began
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _patches(model: object, inputs: dict[str, torch.Tensor]) -> int:
+    """Return how many patches the vision tower sees."""
+    pixels = inputs["pixel_values"]
+    if "image_grid_thw" in inputs:
+        return int(pixels.shape[0])
+    patch = int(model.config.vision_config.patch_size)  # type: ignore[attr-defined]
+    return int(pixels.numel() / 3 / patch / patch)
