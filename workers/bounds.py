@@ -21,7 +21,8 @@ class Bounds:
 
     Args:
         max_bytes: Of one medium as stored.
-        max_pixels: Of one medium as stored; checked before anything is decoded.
+        max_pixels: Of one medium as stored; checked before anything is decoded. WebP and AVIF may have half of it,
+            animations a quarter, because their readers hold several copies.
         max_frames: How many frames of an animation are looked at: those that differ most.
         max_media: How many media an upload may have.
         max_side: The longest side of a picture as classifiers get it; larger ones are reduced.

@@ -56,6 +56,8 @@ _PIXEL_BYTES: Final = {
 }
 #: All decoding of this process at once; one picture may need more, and then is alone.
 _ROOM: Final = Room(300_000_000)
+#: Readers that hold several copies of a picture at once get this part of `max_pixels`.
+_COPYING: Final = {"image/webp": 2, "image/avif": 2}
 #: A canvas that moves may have this part of `max_pixels`: several copies of it are kept.
 _MOVING: Final = 4
 #: What Pillow's readers are known to raise on broken bytes.
@@ -112,7 +114,7 @@ def decode(
     with _refusing(mime):
         _check_before(data, mime, bounds)
         with _READERS[mime](_Watched(data, effort)) as image:
-            _check_size(image, bounds)
+            _check_pixels(*image.size, bounds.max_pixels // _COPYING.get(mime, 1))
             if mime == "image/jpeg":
                 _check_scans(data, image, bounds)
             with _ROOM.taken(math.prod(image.size) * _PIXEL_BYTES[mime]):
@@ -173,21 +175,17 @@ def _check_before(data: bytes, mime: str, bounds: Bounds) -> None:
     if mime == "image/webp" and data[12:16] == b"VP8X":
         # Its reader allocates the whole canvas, twice, when it opens the file.
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-        _check_pixels(width, height, bounds)
+        _check_pixels(width, height, bounds.max_pixels)
     if mime == "image/bmp" and data[14] >= 40 and data[30] in {1, 2}:  # noqa: PLR2004 -- the format's
         raise MediaRefusedError(
             Refusal.UNSUPPORTED_TYPE, "image/bmp with run lengths; its reader is too slow"
         )
 
 
-def _check_size(image: Image.Image, bounds: Bounds) -> None:
-    _check_pixels(*image.size, bounds)
-
-
-def _check_pixels(width: int, height: int, bounds: Bounds) -> None:
-    if width * height > bounds.max_pixels:
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
         raise MediaRefusedError(
-            Refusal.TOO_MANY_PIXELS, f"{width:,} × {height:,} is more than {bounds.max_pixels:,}"
+            Refusal.TOO_MANY_PIXELS, f"{width:,} × {height:,} is more than {max_pixels:,}"
         )
     if width < 1 or height < 1:
         raise MediaRefusedError(Refusal.BROKEN, f"{width} × {height} pixels")
@@ -239,7 +237,7 @@ def _animation(
     time_s = 0.0
     for _ in _each_frame(image):
         # A frame of a GIF may enlarge the picture.
-        _check_size(image, bounds)
+        _check_pixels(*image.size, bounds.max_pixels)
         effort.frame(math.prod(image.size))
         frame = plain(image)
         size = fitting(image.size, bounds.max_side, share_pixels // bounds.max_frames)

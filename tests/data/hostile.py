@@ -1,10 +1,11 @@
 """Hostile media: what attackers, broken phones and bad luck upload, built here, and what has to come of each.
 
 `HOSTILE` is one table for the unit tests of media and for the whole pipeline. The store has a folder, in which `lay`
-puts what it needs, and an S3 endpoint on which nobody listens.
+puts what it needs, and an S3 endpoint on which nobody listens. `RECORDS` are events that are hostile themselves.
 """
 
 import io
+import json
 import os
 import random
 import struct
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -244,4 +246,69 @@ HOSTILE: tuple[Hostile, ...] = (
     Hostile(name="link-on-the-way", expected="outside_store", lay=_link_on_the_way),
     Hostile(name="pipe", expected="not_a_file", lay=_pipe),
     Hostile(name="directory", expected="not_a_file", lay=_directory),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostileRecord:
+    """One hostile record of the uploads topic, by the content id that it is about, and its outcome."""
+
+    name: str
+    outcome: Literal["decision", "dead letter"]
+    build: Callable[[str], bytes]
+    #: The reason in the decision; None where there is none, or where it is not for the media.
+    expected: str | None = None
+
+
+def _event(content_id: str, **fields: object) -> bytes:
+    return json.dumps({"event_id": f"e-{content_id}", "content_id": content_id, **fields}).encode()
+
+
+def _deep(content_id: str) -> bytes:
+    return _event(content_id, odd="HERE").replace(b'"HERE"', b"[" * 20_000 + b"]" * 20_000)
+
+
+def _many_media(content_id: str) -> bytes:
+    return _event(content_id, media=[{"uri": f"none/{number}.jpg"} for number in range(5000)])
+
+
+def _wide_context(content_id: str) -> bytes:
+    return _event(content_id, context={f"key{number}": "v" * 900 for number in range(900)})
+
+
+RECORDS: tuple[HostileRecord, ...] = (
+    HostileRecord(name="no-json", outcome="dead letter", build=lambda _: b"\x00\xff\xfe{"),
+    HostileRecord(name="no-bytes", outcome="dead letter", build=lambda _: b""),
+    HostileRecord(name="a-list", outcome="dead letter", build=lambda _: b"[1, 2, 3]"),
+    HostileRecord(
+        name="no-content-id",
+        outcome="dead letter",
+        build=lambda name: b'{"event_id": "%s"}' % name.encode(),
+    ),
+    HostileRecord(
+        name="invalid-utf8",
+        outcome="dead letter",
+        build=lambda name: _event(name, text="HERE").replace(b"HERE", b"\xff\xfe\xc0"),
+    ),
+    HostileRecord(
+        name="half-a-character",
+        outcome="dead letter",
+        build=lambda name: _event(name, text="HERE").replace(b"HERE", b"\\ud800"),
+    ),
+    HostileRecord(name="deep-json", outcome="dead letter", build=_deep),
+    HostileRecord(
+        name="caption-of-a-megabyte",
+        outcome="decision",
+        build=lambda name: _event(name, text="a caption " * 100_000),
+    ),
+    HostileRecord(
+        name="caption-of-nothing-visible",
+        outcome="decision",
+        build=lambda name: _event(name, text="\u200b\u202e\u0000" * 1000),
+    ),
+    HostileRecord(
+        name="many-media", outcome="decision", build=_many_media, expected="too_many_media"
+    ),
+    # Its context travels to the decision, with the findings and the words on each.
+    HostileRecord(name="wide-context", outcome="decision", build=_wide_context),
 )

@@ -228,6 +228,21 @@ def test_animations_are_bounded() -> None:
         pictures_of(gif(100, 100, 40), Bounds(max_pixels=100_000))
 
 
+@pytest.mark.parametrize("form", ["WEBP", "AVIF"])
+def test_readers_that_copy_get_less(form: str) -> None:
+    """A WebP or AVIF may have half of the pixels that others may have."""
+    assert only(saved(photo(100, 100), form), Bounds(max_pixels=20_000)).shape == (100, 100, 3)
+    with pytest.raises(MediaRefusedError, match="too_many_pixels"):
+        pictures_of(saved(photo(100, 100), form), Bounds(max_pixels=19_998))
+
+
+def test_moving_canvases_are_smaller() -> None:
+    """A canvas that moves may have a quarter of the pixels that a still one may."""
+    assert only(gif(100, 100, 1), Bounds(max_pixels=10_000)).shape == (100, 100, 3)
+    with pytest.raises(MediaRefusedError, match="too_many_pixels"):
+        pictures_of(gif(100, 100, 2), Bounds(max_pixels=39_999))
+
+
 def test_a_gif_that_grows() -> None:
     """A later frame that enlarges the picture is bounded too."""
     data = gif(8, 8, 2)
