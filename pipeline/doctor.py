@@ -18,8 +18,9 @@ from policies.question import Question
 from policies.schema import PolicySet, Status
 from workers.classifier import Classifier
 from workers.errors import MediaRefusedError, WorkerError
-from workers.loading import ClassifierSpec, load
+from workers.loading import load
 from workers.refusal import Refusal
+from workers.spec import ClassifierSpec
 from workers.store import Stores, open_stores
 
 #: Settings of a classifier that are named like this are not shown.
@@ -117,7 +118,7 @@ def _kafka(settings: Settings) -> Iterator[Diagnosis]:
         )
         return
     # Only now the client library, which takes its time to give up.
-    from pipeline.commands.topics import examine as examine_topics
+    from pipeline.inventory import examine as examine_topics
 
     try:
         problems = examine_topics(settings)

@@ -4,8 +4,8 @@ from pipeline.config import ClassifierSettings, Settings
 from workers.bounds import Bounds
 from workers.crew import Patience
 from workers.dispatch import Sizes
-from workers.loading import ClassifierSpec
 from workers.pool import PoolOptions, RayPool
+from workers.spec import ClassifierSpec
 from workers.store import Access
 
 

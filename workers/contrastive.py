@@ -17,8 +17,8 @@ from policies.question import Part, Question
 from workers import weights
 from workers.classifier import Classification, Item, Rationale, asked
 from workers.errors import CheckpointError
-from workers.loading import ClassifierSpec
 from workers.processors import load_processor
+from workers.spec import ClassifierSpec
 
 #: What an ordinary upload is like, for the side of what is allowed.
 ORDINARY: Final = (

@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol, Self
 from policies.question import Question
 from workers.crew import Hands, Patience
 from workers.dispatch import Dispatch, Sizes
-from workers.loading import ClassifierSpec
 from workers.passage import Passage, Questions
+from workers.spec import ClassifierSpec
 from workers.upload import Explained, Judged, Upload
 
 #: How often the book-keeping looks at what is due.

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from workers.loading import BUNDLED, ClassifierSpec
+from workers.spec import BUNDLED, ClassifierSpec
 
 _LENGTH: Final = 12
 #: Of a large file its size and its first and last bytes are read: a checkpoint may have a hundred gigabytes.

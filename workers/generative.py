@@ -12,11 +12,11 @@ from workers import prompt, weights
 from workers.classifier import Classification, Item, Picture, Rationale, asked
 from workers.dialogue import Dialogue
 from workers.families import FAMILIES, UNKNOWN, Family
-from workers.loading import ClassifierSpec
 from workers.passes import Row
 from workers.processors import load_processor
 from workers.rationale import Reasons
 from workers.scoring import Odds, Scorer
+from workers.spec import ClassifierSpec
 from workers.trial import holds
 
 #: Raised when the same checkpoint and prompt would give other scores than before.

@@ -15,10 +15,10 @@ from workers.dialects import Asked, Dialect, Judged, dialect_for, joint
 from workers.dialogue import QUESTION, Dialogue
 from workers.errors import CheckpointError
 from workers.families import FAMILIES, UNKNOWN, Family
-from workers.loading import ClassifierSpec
 from workers.passes import Passes, Row
 from workers.processors import load_processor
 from workers.scoring import Scorer
+from workers.spec import ClassifierSpec
 
 #: The model type whose family a guard shares, where its own name is not in the table.
 _KIN: Final = {"shieldgemma2": "gemma3"}

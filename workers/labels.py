@@ -17,7 +17,7 @@ from policies.question import Part, Question
 from workers import weights
 from workers.classifier import Classification, Item, Rationale, asked
 from workers.errors import CheckpointError
-from workers.loading import ClassifierSpec
+from workers.spec import ClassifierSpec
 
 
 class LabelClassifier:

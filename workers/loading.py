@@ -1,43 +1,8 @@
 """From a configured classifier to one that answers; heavy libraries load only when asked to."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Literal
-
-from policies.question import Part, Question
 from workers.classifier import Classifier
 from workers.errors import CheckpointError
-
-Kind = Literal["generative", "contrastive", "image", "text", "guard", "remote", "stub"]
-Dtype = Literal["float32", "bfloat16", "float16", "auto"]
-
-#: The checkpoint that ships with the house.
-BUNDLED: Final = Path(__file__).resolve().parent / "mini"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifierSpec:
-    """What configuration says about one classifier; plain data, so that it travels to an actor."""
-
-    name: str = "bundled"
-    #: A hub name, a folder, `bundled`, or `stub`.
-    model: str = "bundled"
-    kind: Kind = "generative"
-    revision: str | None = None
-    dtype: Dtype = "auto"
-    reads: tuple[Part, ...] = ("image", "caption")
-    #: The only policies that it is asked about; None: every one.
-    policies: tuple[str, ...] | None = None
-    #: A plain model's label -> policy.
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    rationales: bool = True
-
-    def asks(self, question: Question) -> bool:
-        """Return whether configuration lets this classifier be asked, and it reads what counts."""
-        wanted = self.policies is None or question.policy in self.policies
-        return wanted and bool(question.reads & frozenset(self.reads))
+from workers.spec import ClassifierSpec
 
 
 def load(spec: ClassifierSpec) -> Classifier:

@@ -36,7 +36,8 @@ from workers.desk import Desk, Inbox
 from workers.dispatch import Sizes
 from workers.errors import ClassifierUnavailableError
 from workers.fingerprint import of_classifier, of_code, of_values
-from workers.loading import ClassifierSpec, load
+from workers.loading import load
+from workers.spec import ClassifierSpec
 from workers.store import Access, open_stores
 
 _log = logging.getLogger(__name__)

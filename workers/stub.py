@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from policies.question import Part, Question
 from workers.classifier import Classification, Item, Rationale, asked
 from workers.errors import CheckpointError, MediaRefusedError
-from workers.loading import ClassifierSpec
+from workers.spec import ClassifierSpec
 
 #: Scores lie within plus and minus this, before the bias.
 _REACH: Final = 6.0

@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from workers.errors import CheckpointError
-from workers.loading import BUNDLED, ClassifierSpec
+from workers.spec import BUNDLED, ClassifierSpec
 
 #: What of a repository is fetched: no pickles, no code.
 _WANTED: Final = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]

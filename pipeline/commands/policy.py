@@ -160,7 +160,8 @@ def _problems_of_cases(policies: "PolicySet", folder: Path) -> "tuple[Problem, .
 def _classifiers() -> "list[Classifier]":
     from pipeline.config import Settings
     from workers.errors import WorkerError
-    from workers.loading import ClassifierSpec, load
+    from workers.loading import load
+    from workers.spec import ClassifierSpec
 
     try:
         return [load(ClassifierSpec(**entry.model_dump())) for entry in Settings().classifiers]

@@ -20,8 +20,8 @@ from policies.cases import CaseFile
 from policies.notation import nearest
 from policies.schema import PolicySet, Status
 from workers.errors import WorkerError
-from workers.loading import ClassifierSpec
 from workers.loading import load as load_classifier
+from workers.spec import ClassifierSpec
 
 
 def chosen(

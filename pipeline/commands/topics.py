@@ -7,6 +7,7 @@ import click
 from pipeline import topics
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
+from pipeline.inventory import examine
 
 
 @click.group()
@@ -56,24 +57,3 @@ def check(*, as_json: bool) -> None:
             click.echo("every topic is as it should be")
     if found:
         raise SystemExit(1)
-
-
-def examine(settings: Settings) -> list[topics.Problem]:
-    """Return what is wrong with the topics.
-
-    Raises:
-        KafkaError: Kafka is out of reach.
-    """
-    from pipeline.kafka import Topics
-
-    wanted = topics.plan(settings.kafka)
-    admin = Topics(settings.kafka)
-    try:
-        there = admin.names() & {topic.name for topic in wanted}
-        # The embedded broker knows no settings of topics.
-        options = admin.options(there) if settings.kafka.transactions else None
-        partitions = admin.partitions(there)
-    finally:
-        admin.close()
-    found = topics.problems(wanted, partitions=partitions, options=options or {})
-    return found if options is not None else [p for p in found if p.topic not in there]

@@ -19,8 +19,8 @@ from tests.workers.simulated import QUESTIONS, picture, text
 from workers.crew import Patience
 from workers.dispatch import Sizes
 from workers.errors import MediaRefusedError, PoisonError
-from workers.loading import ClassifierSpec
 from workers.pool import PoolOptions, RayPool, look, stop
+from workers.spec import ClassifierSpec
 from workers.store import Access
 from workers.upload import Judged, Upload
 

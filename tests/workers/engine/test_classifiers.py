@@ -13,7 +13,8 @@ from PIL import Image
 from policies.question import Question
 from workers.classifier import Classifier, Item, Picture
 from workers.errors import CheckpointError
-from workers.loading import ClassifierSpec, load
+from workers.loading import load
+from workers.spec import ClassifierSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
