@@ -15,15 +15,21 @@ lost with Redis:
 or left something out. `KafkaError` and `pipeline.redis.Unavailable`: nothing was done; try again.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 from uuid import uuid4
 
+from pipeline import telemetry
 from pipeline.care import Budget
+from pipeline.config import Kafka, Settings
 from pipeline.errors import LeaseLostError, ProjectionLostError, RefusedError
 from pipeline.kafka import Producer
 from pipeline.messages import ReviewEvent, Ticket, Verdict, VerdictAnswer
+from pipeline.projection import read_queues
+from pipeline.records import Outgoing, Partition
 from pipeline.redis import Depth, Entry, Handed, ReviewQueue
 from pipeline.review import Person, Terms, open_to, terms
 from pipeline.verdicts import (
@@ -35,6 +41,7 @@ from pipeline.verdicts import (
     verdict_record,
 )
 from policies.queues import Queue
+from policies.reload import PolicyFolder
 from policies.schema import Action, PolicySet
 
 
@@ -61,12 +68,49 @@ class Rules:
     budget: Budget = field(default_factory=Budget)
 
 
+class Log(Protocol):
+    """Where the desk writes: `pipeline.kafka.Producer`, or one that connects when it is first needed."""
+
+    def place(self, records: Sequence[Outgoing]) -> list[tuple[Partition, int]]:
+        """Write the records and return the partition and the offset of each."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
+
+
+class LateLog:
+    """Connects to Kafka when something is first written, so that looking and claiming need Redis alone."""
+
+    def __init__(self, settings: Kafka) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._producer: Producer | None = None
+
+    def place(self, records: Sequence[Outgoing]) -> list[tuple[Partition, int]]:
+        """Write the records and return the partition and the offset of each.
+
+        Raises:
+            KafkaError: a record could not be written.
+        """
+        with self._lock:
+            if self._producer is None:
+                self._producer = Producer(self._settings)
+        return self._producer.place(records)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._producer is not None:
+            self._producer.close()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """Everything that a person does with the review queue."""
 
     queue: ReviewQueue
-    producer: Producer
+    log: Log
     policies: Callable[[], PolicySet]
     queues: Mapping[str, Queue]
     rules: Rules = field(default_factory=Rules)
@@ -139,7 +183,7 @@ class Desk:
         )
         self._check(person, ticket, verdict)
         if at_once:
-            self.producer.place([verdict_record(verdict, ticket.decision.content_id)])
+            self.log.place([verdict_record(verdict, ticket.decision.content_id)])
             # If the lease ended this very moment, the verdict counts all the same: it is on the log.
             self.queue.hold(entry.job_id, person.id, lease, "sent")
         else:
@@ -186,7 +230,7 @@ class Desk:
             withdraws=marker.verdict_id,
         )
         self._check(person, old, verdict)
-        self.producer.place([verdict_record(verdict, old.decision.content_id)])
+        self.log.place([verdict_record(verdict, old.decision.content_id)])
         return verdict
 
     def skip(self, person: Person, job_id: str, lease: int, reason: str) -> None:
@@ -245,6 +289,11 @@ class Desk:
         """
         entry = self._mine(person, job_id, lease)
         self._record(person, entry, "revealed", lease, seconds=seconds, weight=entry.weight)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.log.close()
+        self.queue.close()
 
     # Looking.
 
@@ -333,7 +382,7 @@ class Desk:
             }
         )
         content_id = _ticket(entry).decision.content_id
-        [(place, offset)] = self.producer.place([review_record(event, content_id)])
+        [(place, offset)] = self.log.place([review_record(event, content_id)])
         try:
             self.queue.apply_review(
                 place.topic,
@@ -361,6 +410,24 @@ class Desk:
         unsure = any(a.answer == "cannot_tell" for a in by_question(verdict, policies).values())
         if unsure and verdict.part == "adjudication" and verdict.action is None:
             raise RefusedError("nobody looks after you: say what is to happen, with a note")
+
+
+def open_desk(settings: Settings, rules: Rules | None = None) -> Desk:
+    """Return the desk of a configuration.
+
+    Raises:
+        PolicyError: the policies cannot be read.
+    """
+    folder = PolicyFolder(settings.policies, telemetry.policy_error)
+    queues = read_queues(settings.policies)
+    queue = ReviewQueue(settings.redis.url.get_secret_value())
+    return Desk(
+        queue=queue,
+        log=LateLog(settings.kafka),
+        policies=folder.current,
+        queues=queues,
+        rules=rules or Rules(),
+    )
 
 
 def _check_answers(answers: Sequence[VerdictAnswer], policies: PolicySet) -> None:

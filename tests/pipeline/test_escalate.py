@@ -156,7 +156,7 @@ class House:
         self.queue = ReviewQueue(self.url)
         self.desk = Desk(
             queue=self.queue,
-            producer=self.producer,
+            log=self.producer,
             policies=lambda: POLICIES,
             queues=QUEUES,
             rules=Rules(undo_for=timedelta(0), budget=Budget(a_day=20, in_a_row=1000)),
@@ -303,7 +303,7 @@ def test_pending_verdict_waits_and_can_be_undone(house: House) -> None:
     house.opened("d1")
     patient = Desk(
         queue=house.queue,
-        producer=house.producer,
+        log=house.producer,
         policies=lambda: POLICIES,
         queues=QUEUES,
         rules=Rules(undo_for=timedelta(hours=1), lease=timedelta(milliseconds=1)),
