@@ -54,19 +54,24 @@ class Setting:
     vision_tokens: float
 
 
+def use_threads(count: int) -> None:
+    """Let the CPU work with so many threads."""
+    torch.set_num_threads(count)
+
+
 def measure(
     asks: Sequence[str],
     counts: Sequence[int],
     *,
     shape: Shape,
     device: str,
-    dtype: torch.dtype,
+    dtype: Literal["float32", "bfloat16"],
     image_px: int,
     repeats: int,
     advance: Callable[[str], None] = lambda _: None,
 ) -> tuple[Setting, list[Measured]]:
     """Return the figures of a model of this shape with random weights."""
-    model, processor = build(shape, asks, device=device, dtype=dtype)
+    model, processor = build(shape, asks, device=device, dtype=getattr(torch, dtype))
     family = FAMILIES[str(model.config.model_type)]
     scorer = Scorer(model, Dialogue(processor, family), family)
     noise = np.random.default_rng(0).integers(0, 255, (image_px, image_px, 3), dtype=np.uint8)
@@ -90,7 +95,7 @@ def measure(
     setting = Setting(
         shape=shape,
         device=torch.cuda.get_device_name() if device == "cuda" else device,
-        dtype=str(dtype),
+        dtype=dtype,
         parameters=sum(p.numel() for p in model.parameters()),
         image_px=image_px,
         prefix_tokens=prefix,

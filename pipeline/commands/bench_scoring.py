@@ -42,20 +42,18 @@ def command(
 
     Questions come from the configured policies and, past their number, from their clauses.
     """
-    import torch
-
     from pipeline.config import Settings
-    from workers.bench_scoring import measure
+    from workers.bench_scoring import measure, use_threads
 
     if threads is not None:
-        torch.set_num_threads(threads)
+        use_threads(threads)
     numbers = [int(count) for count in counts.split(",")]
     setting, found = measure(
         _asks(Settings().policies),
         numbers,
         shape=shape,  # type: ignore[arg-type]
         device=device,
-        dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+        dtype="float32" if device == "cpu" else "bfloat16",
         image_px=image_px,
         repeats=repeats,
         advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
