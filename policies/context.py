@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 from pydantic import Field, StrictBool
+from pydantic_core import PydanticCustomError
 
 from policies.errors import Fault, FieldPath
-from policies.notation import Slug, Strict, nearest
+from policies.notation import Slug, Strict, check_region, nearest
 
 Scalar = StrictBool | int | float | str
 
@@ -85,6 +86,12 @@ def _value_fault(key: str, value: Any, declared: ContextKey, path: FieldPath) ->
             what=f"{key} is never {value!r}, so this never matches",
             remedy=f"write {example}",
         )
+    if key == "region":
+        try:
+            check_region(value)
+        except PydanticCustomError as error:
+            said = error.context or {}
+            return Fault(path=path, what=str(said["what"]), remedy=str(said["remedy"]))
     if declared.values and value not in declared.values:
         meant = nearest(str(value), declared.values)
         known = ", ".join(str(v) for v in declared.values)

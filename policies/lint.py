@@ -177,23 +177,42 @@ def _idle_clauses(policy: Policy) -> Iterator[Fault]:
                 remedy="delete one of the two",
                 level="warning",
             )
-        if clause.action is not None and policy.rule_under(key, None).act_at is None:
+        if clause.action is not None and not any(r.act_at for r in _rules_of(policy, key)):
             yield Fault(
                 path=("clauses", key, "action"),
                 what="it never acts by itself, so its action has no effect",
                 remedy="give it bands that act, or delete the action",
                 level="warning",
             )
-    if policy.status is Status.DRAFT:
+    if policy.status is not Status.DRAFT:
+        yield from _idle_questions(policy)
+
+
+def _idle_questions(policy: Policy) -> Iterator[Fault]:
+    idle = [
+        question.clause
+        for question in policy.questions
+        if all(_does_nothing(rule) for rule in _rules_of(policy, question.clause))
+    ]
+    if len(idle) == len(policy.questions):
+        yield Fault(
+            path=("bands",),
+            what=f"the policy is {policy.status}, but nothing in it acts or goes to review",
+            remedy="lower review or act, or write status: draft",
+        )
         return
-    for question in policy.questions:
-        rule = policy.rule_under(question.clause, None)
-        if rule.review_at == 1 and rule.act_at in {None, 1.0}:
-            own = policy.clauses[question.clause].bands if question.clause else None
-            path = ("clauses", question.clause) if own and question.clause else ()
-            yield Fault(
-                path=(*path, "bands"),
-                what=f"the policy is {policy.status}, but nothing in it acts or goes to review",
-                remedy="lower review or act, or write status: draft",
-            )
-            return
+    for clause in idle:
+        yield Fault(
+            path=("clauses", clause, "bands") if clause else ("bands",),
+            what="it is asked, but its answer neither acts nor goes to review",
+            remedy="lower review or act, or delete it",
+            level="warning",
+        )
+
+
+def _rules_of(policy: Policy, clause: str | None) -> list[Rule]:
+    return [policy.rule_under(clause, override) for override in (None, *policy.overrides)]
+
+
+def _does_nothing(rule: Rule) -> bool:
+    return rule.review_at == 1 and rule.act_at in {None, 1.0}

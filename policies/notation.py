@@ -28,6 +28,7 @@ _SLUG: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 _CLAUSE: Final = r"^[A-Za-z0-9][A-Za-z0-9.]{0,15}$"
 _REGION: Final = r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$"
 _LANGUAGE: Final = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+_PRIMARY: Final = r"^[a-z]{2,3}$"
 
 
 class Strict(BaseModel):
@@ -99,7 +100,8 @@ def _clause_id(value: str) -> str:
     return value
 
 
-def _region(value: str) -> str:
+def check_region(value: str) -> str:
+    """Return a code of a region, or refuse what is none."""
     if value == "UK":
         raise refusal("'UK' is not a code of ISO 3166", "write GB")
     if not re.fullmatch(_REGION, value):
@@ -111,6 +113,13 @@ def _language(value: str) -> str:
     if not re.fullmatch(_LANGUAGE, value):
         raise refusal(f"{value!r} is not a language", "write a code of BCP 47, like en or pt-BR")
     return value
+
+
+def _primary(value: str) -> str:
+    language = _language(value)
+    if not re.fullmatch(_PRIMARY, language):
+        raise refusal(f"{value!r} names more than a language", f"write {value.partition('-')[0]}")
+    return language
 
 
 def _wording(value: str) -> str:
@@ -148,10 +157,14 @@ ClauseId = Annotated[
     str, AfterValidator(_clause_id), WithJsonSchema({"type": "string", "pattern": _CLAUSE})
 ]
 Region = Annotated[
-    str, AfterValidator(_region), WithJsonSchema({"type": "string", "pattern": _REGION})
+    str, AfterValidator(check_region), WithJsonSchema({"type": "string", "pattern": _REGION})
 ]
 Language = Annotated[
     str, AfterValidator(_language), WithJsonSchema({"type": "string", "pattern": _LANGUAGE})
+]
+#: A language as captions are told apart by: without a region or script.
+PrimaryLanguage = Annotated[
+    str, AfterValidator(_primary), WithJsonSchema({"type": "string", "pattern": _PRIMARY})
 ]
 #: Words that are put to a model or a person: one line, never empty.
 Wording = Annotated[

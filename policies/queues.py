@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictBool
 
 from policies.errors import Fault
-from policies.notation import Duration, Language, Slug, Strict, nearest
+from policies.notation import Duration, PrimaryLanguage, Slug, Strict, nearest
 
 #: Queues that the pipeline itself puts jobs into: unreadable uploads, appeals, and each reason of escalation.
 REQUIRED = ("intake", "appeals", "minor_safety", "threat_to_life", "terrorism", "legal", "other")
@@ -22,7 +22,7 @@ class Queue(Strict):
     """`urgent` is always served before `normal`; ageing never lifts a job into it."""
     due: Duration = timedelta(hours=24)
     """By when a person should have looked, unless a policy says otherwise."""
-    languages: tuple[Language, ...] = ()
+    languages: tuple[PrimaryLanguage, ...] = ()
     """Languages of which a reviewer needs at least one; empty: any."""
     skills: tuple[Slug, ...] = ()
     """Skills that a reviewer needs, all of them, like graphic or legal."""

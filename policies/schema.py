@@ -20,6 +20,7 @@ from policies.errors import Fault
 from policies.notation import (
     ClauseId,
     Language,
+    PrimaryLanguage,
     Region,
     Share,
     Slug,
@@ -138,7 +139,8 @@ class Override(Strict):
             values = wanted if isinstance(wanted, (list, tuple)) else [wanted]
             if not values:
                 raise refusal(f"{key} has an empty list, so this never matches", "name a value")
-            if not all(isinstance(value, (str, int, float, bool)) for value in values):
+            plain = (str,) if key == "region" else (str, int, float, bool)
+            if not all(isinstance(value, plain) for value in values):
                 raise refusal(
                     f"{key} is no plain value", "write one value, or a list of them like [a, b]"
                 )
@@ -171,7 +173,7 @@ class Policy(Strict):
     """draft: not asked; shadow: asked and recorded, never acts; live: asked, acts."""
     reads: Annotated[tuple[Part, ...], Field(min_length=1)] = ("image", "caption")
     """What of an upload the policy is about: image, caption, or both."""
-    languages: tuple[Language, ...] = ("en",)
+    languages: tuple[PrimaryLanguage, ...] = ("en",)
     """Languages of captions that it is tested for; in others it never acts by itself. Empty: every language."""
     definitions: Mapping[Wording, Wording] = Field(default_factory=dict)
     """What words in this policy mean; they stand in the prompt."""

@@ -47,6 +47,10 @@ notice:
   en: "Not allowed: {clause}"
 """
 
+#: Parts of it, up to the notice, and without overrides.
+FROM_CLAUSE_BANDS = RIGHT[RIGHT.index("bands: {review: 0.5") : RIGHT.index("notice:")]
+NO_OVERRIDES = FROM_CLAUSE_BANDS[: FROM_CLAUSE_BANDS.index("overrides:")]
+
 QUEUES = "queues:\n" + "".join(f"  {name}: {{due: 1h}}\n" for name in ("knives", *REQUIRED))
 
 CONTEXT = """\
@@ -556,6 +560,47 @@ MISTAKES = (
         "write region",
     ),
     Mistake(
+        "override of a region that is none",
+        "{surface: news}",
+        "{region: [DE, uk]}",
+        32,
+        25,
+        "overrides[1].when.region[1]",
+        "'uk' is not a region",
+        "in capitals",
+    ),
+    Mistake(
+        "region that is no text",
+        "{surface: news}",
+        "{region: 49}",
+        32,
+        5,
+        "overrides[1].when",
+        "region is no plain value",
+        "write one value",
+    ),
+    Mistake(
+        "more than a language",
+        "languages: [en]",
+        "languages: [pt-BR]",
+        6,
+        13,
+        "languages[0]",
+        "'pt-BR' names more than a language",
+        "write pt",
+    ),
+    Mistake(
+        "question without effect",
+        FROM_CLAUSE_BANDS,
+        NO_OVERRIDES.replace("{review: 0.5", "{review: 1"),
+        17,
+        5,
+        "clauses.K2.bands",
+        "neither acts nor goes to review",
+        "or delete it",
+        "warning",
+    ),
+    Mistake(
         "hidden override",
         "{surface: news}",
         "{audience: teens, surface: news}",
@@ -589,8 +634,10 @@ MISTAKES = (
     ),
     Mistake(
         "live without effect",
-        "bands:\n  review: 0.3\n  act: 0.9\n",
-        "bands: {review: 1, act: never}\n",
+        FROM_CLAUSE_BANDS,
+        NO_OVERRIDES.replace("{review: 0.5", "{review: 1").replace(
+            "bands:\n  review: 0.3\n  act: 0.9\n", "bands: {review: 1, act: never}\n"
+        ),
         25,
         1,
         "bands",
