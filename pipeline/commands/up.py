@@ -143,6 +143,9 @@ def _still(stack: Part) -> None:
 
 def _say_where(ready: dict[str, Any], console: Console) -> None:
     queue = ready["console"] or "weir queue stats · weir queue peek"
-    console.print(f"\nThe review queue: [bold]{queue}[/bold]")
-    console.print(f"Other terminals find this stack after: [bold]. {ready['file']}[/bold]")
-    console.print(f"Logs: {ready['logs']}    Stop: Ctrl-C", highlight=False)
+    # Paths and commands are to be copied, so no line is broken.
+    console.print(f"\nThe review queue: [bold]{queue}[/bold]", soft_wrap=True)
+    console.print(
+        f"Other terminals find this stack after: [bold]. {ready['file']}[/bold]", soft_wrap=True
+    )
+    console.print(f"Logs: {ready['logs']}    Stop: Ctrl-C", highlight=False, soft_wrap=True)

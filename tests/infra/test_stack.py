@@ -61,7 +61,7 @@ def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
     finally:
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read() if process.stdout else ""
-        status = process.wait(60)
+        status = process.wait(120)
 
     assert status == 0, rest
     assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
@@ -80,7 +80,7 @@ def test_a_part_that_dies_ends_the_stack_with_its_last_words(tmp_path: Path) -> 
 
     assert process.stdout is not None
     said = process.stdout.read()
-    assert process.wait(60) == 1
+    assert process.wait(120) == 1
     assert "redis: it ended" in said
     assert [pid for pid in family if Path(f"/proc/{pid}").exists()] == []
 
