@@ -60,14 +60,21 @@ def test_schema_is_current(name: str) -> None:
 
 def test_schema_accepts_what_ships() -> None:
     """Every shipped file is right by its JSON Schema too, and a typo is not."""
-    for path in FOLDER.glob("*.yaml"):
+    validators = {name: validator(name) for name in ("policy", "queues", "context", "cases")}
+    for path in (*FOLDER.glob("*.yaml"), *FOLDER.glob("cases/*.yaml")):
         kind = path.stem if path.stem in {"queues", "context"} else "policy"
-        schema = json.loads((FOLDER / f"weir-{kind}.schema.json").read_text())
+        kind = "cases" if path.parent.name == "cases" else kind
         value = read_yaml(path.read_bytes(), path.name).value
-        jsonschema.validate(value, schema)
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({**value, "severty": "high"}, schema)
-        assert f"$schema=weir-{kind}.schema.json" in path.read_text()
+        assert [error.message for error in validators[kind].iter_errors(value)] == []
+        assert not validators[kind].is_valid({**value, "severty": "high"})
+        assert f"weir-{kind}.schema.json" in path.read_text().splitlines()[0]
+
+
+def validator(kind: str) -> jsonschema.Draft202012Validator:
+    """Return what checks files of one kind by their JSON Schema, which is right itself."""
+    schema = json.loads((FOLDER / f"weir-{kind}.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -138,14 +145,11 @@ def test_grown_policy(tmp_path: Path) -> None:
 
 
 def test_cases() -> None:
-    """Every live policy has golden cases of both kinds, with counterfactuals, right by their schema."""
+    """Every live policy has golden cases of both kinds, with counterfactuals."""
     policies = read_policies(FOLDER)
     cases = read_cases(policies, FOLDER)
-    schema = json.loads((FOLDER / "weir-cases.schema.json").read_text())
 
     assert {p.policy for p in policies if p.status is Status.LIVE} == cases.keys()
-    for name, file in cases.items():
+    for file in cases.values():
         assert {case.expect for case in file.cases.values()} == {"violates", "allowed"}
         assert any(case.unlike for case in file.cases.values())
-        written = (FOLDER / "cases" / f"{name}.yaml").read_bytes()
-        jsonschema.validate(read_yaml(written, name).value, schema)
