@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from pipeline import telemetry
@@ -26,12 +27,33 @@ from pipeline.stream import Limits, Stream
 from pipeline.topics import plan
 from pipeline.watchdog import Watchdog
 from policies.reload import PolicyFolder
+from workers.pool import RayPool
+from workers.upload import Pool
 
 Part = Literal["uploads", "escalate"]
 #: What runs beside the upload consumer, and the module that holds it.
 BESIDE: Final[Mapping[Part, str]] = {"escalate": "pipeline.escalate"}
 #: How long a child may take to finish what it has in hand.
 _GRACE_S: Final = 10.0
+
+
+def join_group(settings: Settings) -> Member:
+    """Return this process's membership in the group of upload consumers."""
+    return Member(
+        settings.kafka,
+        [UPLOADS, RESCORE],
+        group=settings.kafka.group,
+        instance=settings.instance,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the upload consumer is made of; the parts that ship, unless others are given."""
+
+    link: Callable[[Settings], Link] = join_group
+    pool: Callable[[Settings], Pool] = open_pool
+    stream: type[Stream] = Stream
 
 
 def run(settings: Settings, *, only: Part | None = None) -> int:
@@ -70,20 +92,17 @@ def run_uploads(
     stop: threading.Event,
     *,
     alive: Callable[[], bool] = lambda: True,
-    join: Callable[[Settings], Link] | None = None,
-    make: type[Stream] = Stream,
+    parts: Parts | None = None,
 ) -> int:
-    """Run the upload consumer until told to stop, or until something beside it is gone.
-
-    `join` and `make` say which link and stream it is made of, where it is not the usual ones.
-    """
+    """Run the upload consumer until told to stop, or until something beside it is gone."""
+    parts = parts or Parts()
     _require_topics(settings)
     folder = PolicyFolder(settings.policies, telemetry.policy_error)
     calibrations = Calibrations.load(settings.calibrations)
     watchdog = Watchdog(limit_s=settings.kafka.commit_timeout_s)
-    pool = open_pool(settings)
-    link = (join or join_group)(settings)
-    stream = make(
+    pool = parts.pool(settings)
+    link = parts.link(settings)
+    stream = parts.stream(
         link,
         pool,
         folder.current,
@@ -107,7 +126,8 @@ def run_uploads(
                 status = 1
                 break
             stream.turn()
-            telemetry.actor_restarts(sum(pool.backlog().restarts.values()))
+            if isinstance(pool, RayPool):
+                telemetry.actor_restarts(sum(pool.backlog().restarts.values()))
         stream.leave()
     finally:
         link.close()
@@ -115,16 +135,6 @@ def run_uploads(
         watchdog.close()
     telemetry.log.info("stopped")
     return status
-
-
-def join_group(settings: Settings) -> Member:
-    """Return this process's membership in the group of upload consumers."""
-    return Member(
-        settings.kafka,
-        [UPLOADS, RESCORE],
-        group=settings.kafka.group,
-        instance=settings.instance,
-    )
 
 
 def _require_topics(settings: Settings) -> None:
