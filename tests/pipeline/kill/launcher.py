@@ -20,8 +20,8 @@ from pipeline import telemetry
 from pipeline.config import Settings
 from pipeline.kafka import Member
 from pipeline.messages import DECISIONS, RESCORE, UPLOADS
-from pipeline.records import Mark, Outgoing, Partition, Polled
 from pipeline.pooling import open_pool
+from pipeline.records import Mark, Outgoing, Partition, Polled
 from pipeline.run import Parts, run_uploads
 from pipeline.stream import Stream
 from pipeline.stub import StubPool, constant
