@@ -70,7 +70,7 @@ class Context(_Door):
     regions: tuple[str, ...] | None = None
     locale: str | None = None
     audience: str | None = None
-    reach: Annotated[float, Field(ge=0)] = 0
+    reach: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     author_age: str | None = None
 
     def values(self) -> dict[str, Any]:
