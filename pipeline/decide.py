@@ -97,11 +97,13 @@ def decide(
     by_question = {a.question: a for a in answers if 0.0 <= a.probability <= 1.0}
     context = event.context.values()
     asked = questions_for(event, policies, uncovered=uncovered)
-    live = [(p, q) for p, q in asked if p.status is Status.LIVE]
+    # Beyond its share of a rollout a policy is a shadow: its findings are recorded, and nothing follows.
+    live = [(p, q) for p, q in asked if p.status is Status.LIVE and p.acts_on(event.content_id)]
     # Silence is not consent: a live question without an answer falls to its policy's `when_unavailable`.
     silent = [policy for policy, question in live if question.id not in by_question]
     everywhere = _judge_all(live, by_question, context, None, origin.content.language)
     regional = {}
+    abroad: list[Judgement] = []
     for region in regions(event, policies):
         # Only what names the region can differ there.
         named = [(p, q) for p, q in live if region in p.regions]
@@ -111,8 +113,11 @@ def decide(
         )
         same = [j for j in everywhere if j.question.policy not in here]
         regional[region] = strictest([*there, *same], silent)
+        abroad += there
     action = strictest(everywhere, silent)
-    led = {judgement.question.id: judgement for judgement in everywhere}
+    # What is held in one region alone needs a person, too.
+    wherever = [*everywhere, *_beyond(abroad, everywhere)] if abroad else everywhere
+    led = {judgement.question.id: judgement for judgement in wherever}
     # Every value is of our own making: validating a dozen findings takes longer than all the rest.
     return Decision.model_construct(
         decision_id=origin.decision_id,
@@ -126,7 +131,7 @@ def decide(
         labels=labels(everywhere),
         limits=limits_of(everywhere),
         regional={region: there for region, there in regional.items() if there is not action},
-        review=_ticket(everywhere, silent, event, now),
+        review=_ticket(wherever, silent, event, now),
         findings=tuple(
             _finding(
                 policies,
@@ -144,8 +149,8 @@ def decide(
         ),
         unjudged=tuple(dict.fromkeys(policy.policy for policy in silent)),
         policy_set=policies.digest,
-        ground=ground(everywhere, policies),
-        notice=notice(everywhere, policies),
+        ground=ground(everywhere, policies) or ground(wherever, policies),
+        notice=notice(everywhere, policies) or notice(wherever, policies),
         stages=origin.stages,
         decided_at=now,
         supersedes=origin.supersedes,
@@ -307,6 +312,24 @@ def judge(
         review=None,
         probability=probability,
     )
+
+
+def _beyond(abroad: Iterable[Judgement], everywhere: Iterable[Judgement]) -> list[Judgement]:
+    """Return what leads to something in a region though not everywhere, once for each question."""
+    led = {j.question.id for j in everywhere if j.acts or j.review is not None}
+    further: dict[str, Judgement] = {}
+    for judgement in abroad:
+        name = judgement.question.id
+        known = further.get(name)
+        if name in led or not (judgement.acts or judgement.review is not None):
+            continue
+        # A person is asked where any region asks for one; else the strictest action counts.
+        if known is None or (judgement.review is not None, judgement.action.rank) > (
+            known.review is not None,
+            known.action.rank,
+        ):
+            further[name] = judgement
+    return list(further.values())
 
 
 def _threshold(band: float | Precision | MissRate | None, answer: Answer) -> float | None:

@@ -16,7 +16,6 @@ from policies.schema import Override, Policy
 NOT_YET: Final[Mapping[str, Callable[[Any], bool]]] = {
     "bands.act": lambda value: not isinstance(value, dict),  # promises
     "bands.review": lambda value: not isinstance(value, dict),  # promises
-    "rollout": lambda value: parse_share(value) == 1,
     "audit.passed": lambda value: parse_share(value) == 0,
     "audit.acted": lambda value: parse_share(value) == 0,
     "daily_cap": lambda _: False,

@@ -301,6 +301,13 @@ class Policy(Strict):
         regions = self.clauses[clause].regions if clause else ()
         return not regions or region in regions
 
+    def acts_on(self, content_id: str) -> bool:
+        """Return whether this content is in the policy's rollout: always the same, and a larger share adds."""
+        if self.rollout >= 1:
+            return True
+        name = f"{self.policy}\0{content_id}".encode(errors="surrogatepass")
+        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64 < self.rollout
+
     @cached_property
     def regions(self) -> frozenset[str]:
         """Return every region for which this policy says something of its own."""

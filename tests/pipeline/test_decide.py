@@ -196,6 +196,49 @@ def test_a_regional_clause_binds_in_its_region_only() -> None:
     assert german == ["weapons"]
 
 
+def test_a_region_alone_has_its_exit() -> None:
+    """What is held in one region alone has a job, in the clause's own queue, and its finding says so."""
+    rule = policy(
+        clauses={
+            "W1": {"text": "Sells."},
+            "W4": {"text": "Markets.", "regions": ["GB"], "review": {"queue": "knives"}},
+        }
+    )
+
+    decision = outcome(answer(probability=0.1), answer("weapons/W4", 0.5), policies=(rule,))
+
+    assert (decision.action, decision.regional) == (Action.ALLOW, {"GB": Action.HOLD})
+    assert decision.review is not None
+    assert (decision.review.queue, decision.review.questions) == ("knives", ("weapons/W4",))
+    assert {f.question: f.outcome for f in decision.findings} == {
+        "weapons": "none",
+        "weapons/W4": "review",
+    }
+
+
+def test_a_region_adds_no_second_job() -> None:
+    """A question that is in review everywhere stands once in its job, whatever regions ask for."""
+    rule = policy(overrides=[{"when": {"region": ["GB", "DE"]}, "severity": "low"}])
+
+    decision = outcome(answer(probability=0.5), policies=(rule,))
+
+    assert decision.review is not None
+    assert decision.review.questions == ("weapons",)
+    assert decision.findings[0].severity == "high"
+
+
+def test_beyond_its_rollout_a_policy_is_a_shadow() -> None:
+    """Outside its share of content a policy's finding is recorded, and neither acts nor goes to review."""
+    sure = answer(probability=0.99)
+
+    none = outcome(sure, policies=(policy(rollout="0%"),))
+    whole = outcome(sure, policies=(policy(rollout="100%"),))
+
+    assert (none.action, none.review, none.labels) == (Action.ALLOW, None, ())
+    assert [(f.probability, f.outcome) for f in none.findings] == [(0.99, "none")]
+    assert whole.action is Action.REMOVE
+
+
 def test_drafts_and_policies_without_a_classifier_are_named() -> None:
     """What was not asked stands in `not_asked`; it is neither silence nor a pass."""
     policies = PolicySet((policy(), policy("hate", status="draft"), policy("scams")))

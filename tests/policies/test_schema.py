@@ -109,6 +109,27 @@ def test_regions() -> None:
     assert weapons.binds(None, None)
 
 
+@given(st.text(max_size=20), st.floats(0, 1), st.floats(0, 1))
+def test_rollout_grows(content_id: str, one: float, other: float) -> None:
+    """Content that is in a rollout stays in it when the share is raised, whatever its id."""
+    less, more = (policy(rollout=share).acts_on(content_id) for share in sorted((one, other)))
+
+    assert more or not less
+
+
+def test_rollout_share() -> None:
+    """A rollout takes in its share of content, and each policy another part of it."""
+    ids = [f"content-{number}" for number in range(4000)]
+    one, other = policy(rollout="25%"), policy(policy="other", rollout="25%")
+
+    taken = {content for content in ids if one.acts_on(content)}
+    both = {content for content in taken if other.acts_on(content)}
+
+    assert 900 < len(taken) < 1100
+    assert 180 < len(both) < 320
+    assert all(policy().acts_on(content) for content in ids[:100])
+
+
 def test_layout_is_no_meaning() -> None:
     """Line breaks and spaces in a text change neither the question nor its digest."""
     wide = policy(question="Does  this\n  show a\tweapon? ")
