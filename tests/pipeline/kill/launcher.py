@@ -67,6 +67,8 @@ class Watched(Member):
     """A member that reports, lingers, and fails now and then."""
 
     report: Report
+    #: Whether the transaction under way carries decisions: only such ones are worth lingering in.
+    carries = False
 
     def commit(self, outgoing: Sequence[Outgoing], marks: Mapping[Partition, Mark]) -> None:
         """Commit, after a stay; every so often with a record that makes it fail."""
@@ -81,10 +83,12 @@ class Watched(Member):
 
     def write(self, outgoing: Sequence[Outgoing], marks: Mapping[Partition, Mark]) -> None:
         """Commit."""
+        self.carries = any(out.topic == DECISIONS for out in outgoing)
         super().commit(outgoing, marks)
 
     def _finish(self, producer: Any, offsets: Any) -> None:
-        self.report.stay(".linger", INSIDE)
+        if self.carries:
+            self.report.stay(".linger", INSIDE)
         super()._finish(producer, offsets)
 
 
