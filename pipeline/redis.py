@@ -23,12 +23,15 @@ from pipeline.review import (
     LANES,
     Bucket,
     Job,
+    Lane,
     Person,
     open_to,
 )
 from policies.queues import Queue
 
 PREFIX: Final = "weir:{review}:"
+#: What the console keeps beside the queue; a rebuild of the queue leaves it alone.
+_SHELF: Final = "weir:console:"
 #: How long a closed job's marker is kept: longer than the log, so that no redelivery reopens it.
 KEEP: Final = timedelta(days=180)
 #: How long a closed job's ticket is kept, so that its verdict can be withdrawn.
@@ -440,6 +443,15 @@ class ReviewQueue:
                     found.append(entry)
         return found[:count]
 
+    def buckets(self, lane: Lane) -> list[Bucket]:
+        """Return what waits in a lane, by who may take it, the first job's bucket first."""
+        names = self._redis.zrange(f"{PREFIX}heads:{lane}", 0, -1)
+        return [Bucket.parse(name.decode()) for name in names]
+
+    def memory_bytes(self) -> int:
+        """Return how much memory Redis uses."""
+        return int(self._redis.info("memory")["used_memory"])
+
     def depths(self, queues: Iterable[str]) -> list[Depth]:
         """Return every queue in numbers."""
         self.tick()
@@ -577,3 +589,59 @@ def server(url: str) -> dict[str, str]:
     finally:
         client.close()
     return {str(name): str(value) for name, value in dict(found).items()}
+
+
+@dataclass(slots=True)
+class Shelf:
+    """Small texts that live for a time, for the console: sessions, limits, what people set for themselves."""
+
+    url: str
+    _redis: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._redis = Redis.from_url(self.url, socket_timeout=5, socket_connect_timeout=5)
+
+    def put(self, name: str, value: str, *, for_s: int | None = None) -> None:
+        """Keep a text under a name, for so long or for good."""
+        self._redis.set(_SHELF + name, value, ex=for_s)
+
+    def put_first(self, name: str, value: str) -> str:
+        """Keep a text where there is none under this name; return the one that is there afterwards."""
+        self._redis.set(_SHELF + name, value, nx=True)
+        return self.get(name) or value
+
+    def get(self, name: str) -> str | None:
+        """Return the text of this name."""
+        found = self._redis.get(_SHELF + name)
+        return None if found is None else str(found.decode())
+
+    def take(self, name: str) -> str | None:
+        """Return the text of this name and forget it, for one of all who ask."""
+        found = self._redis.getdel(_SHELF + name)
+        return None if found is None else str(found.decode())
+
+    def drop(self, name: str) -> None:
+        """Forget a text."""
+        self._redis.delete(_SHELF + name)
+
+    def count(self, name: str, *, within_s: int) -> int:
+        """Count one more under this name; return how many there are since the first within this time."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.incr(_SHELF + name)
+            pipe.expire(_SHELF + name, within_s, nx=True)
+            return int(pipe.execute()[0])
+
+    def named(self, prefix: str) -> dict[str, str]:
+        """Return every text whose name begins so, by the rest of its name."""
+        head = _SHELF + prefix
+        names = sorted(self._redis.scan_iter(match=f"{head}*", count=_BATCH))
+        values = self._redis.mget(names) if names else []
+        return {
+            name.decode().removeprefix(head): value.decode()
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
