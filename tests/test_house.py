@@ -83,14 +83,14 @@ def test_errors_say_when_they_are_raised() -> None:
 
 
 def test_nothing_is_caught_that_nobody_knows() -> None:
-    """`except Exception` stands at the edges only: where an actor works for others."""
-    broad = [
+    """`except Exception` stands at the edge of Ray only, where one actor works for many uploads."""
+    broad = {
         path.relative_to(HOUSE).as_posix()
         for path in SOURCES
-        for _ in re.findall(r"except Exception\b", path.read_text())
-    ]
+        if re.search(r"except Exception\b", path.read_text())
+    }
 
-    assert len(broad) <= 2, broad
+    assert broad <= {"workers/actors.py", "workers/desk.py", "workers/pool.py"}
 
 
 def test_no_path_of_a_developers_machine_is_in_the_house() -> None:
