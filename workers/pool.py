@@ -25,7 +25,14 @@ from functools import partial
 from typing import Any, Final, Self
 
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from workers.actors import Described, Judge, Lost, Preparer, Watch, start_of
@@ -149,6 +156,13 @@ class _Role:
     shared: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Nobody:
+    """In place of a handle, where an actor could not be hired."""
+
+    why: str
+
+
 class RayHands:
     """Hires, calls and ends actors."""
 
@@ -169,17 +183,25 @@ class RayHands:
             "lifetime": "detached",
             "get_if_exists": True,
         }
-        return as_role.actor.options(
+        chosen = as_role.actor.options(
             **(named if as_role.shared else {}),
             max_restarts=0,
             max_task_retries=0,
             num_cpus=0,
             num_gpus=as_role.num_gpus,
             scheduling_strategy="SPREAD",
-        ).remote(*as_role.arguments, idle_s)
+        )
+        try:
+            return chosen.remote(*as_role.arguments, idle_s)
+        except (RayError, ValueError) as error:
+            # Another process took the name at the same moment, or the head is gone: tried again after a while.
+            return _Nobody(str(error))
 
     def call(self, handle: Any, number: int, method: str, arguments: tuple[Any, ...]) -> None:
         """Start a call; its outcome comes into the inbox under its number."""
+        if isinstance(handle, _Nobody):
+            self._inbox.put((number, Failed(Failure.SPARED, handle.why)))
+            return
         try:
             bound = getattr(handle, method)
             if method in _ASIDE_METHODS:
@@ -192,6 +214,8 @@ class RayHands:
 
     def end(self, handle: Any, described: Any) -> None:
         """End an actor for good, also one that is stopped: Ray strikes it out, but leaves its process."""
+        if isinstance(handle, _Nobody):
+            return
         with contextlib.suppress(RayError, ValueError):
             ray.kill(handle, no_restart=True)
             if isinstance(described, Described):
@@ -209,9 +233,11 @@ class RayHands:
 def _failed(error: BaseException) -> Failed:
     """Say what an error of Ray means for the call that it ended."""
     detail = f"{type(error).__name__}: {error}"[:1000]
-    if isinstance(error, RayActorError | RayTaskError):
-        return Failed(Failure.DIED, detail, alive=True)
-    return Failed(Failure.SPARED, detail, alive=True)
+    if isinstance(error, ActorDiedError):
+        return Failed(Failure.DIED, detail)
+    # An actor that cannot be reached at the moment may work on: it is ended, so that what it is at can be tried again.
+    died = isinstance(error, RayActorError | RayTaskError)
+    return Failed(Failure.DIED if died else Failure.SPARED, detail, alive=True)
 
 
 class RayPool(Desk):
