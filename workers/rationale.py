@@ -6,9 +6,8 @@ is untrusted text and never a source of confidence.
 """
 
 import json
-import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -25,14 +24,11 @@ from workers import prompt
 from workers.classifier import Classification, Item, Picture, Rationale
 from workers.continuing import written
 from workers.passes import Row
+from workers.reason import MAX_TEXT, Reason, ask_alone, read, shown
 from workers.scoring import Scorer
 
-#: Longest reason, in characters.
-MAX_TEXT: Final = 160
 #: Most tokens of a whole reason: its text, were every character one, and the form around it.
 LIMIT: Final = MAX_TEXT + 80
-#: Boxes are written in hundredths of the picture.
-GRID: Final = 100
 #: A place is looked at with this share of its size around it, and never smaller than this share.
 MARGIN: Final = 0.25
 SMALLEST: Final = 0.2
@@ -49,40 +45,10 @@ TEXT: /"[^"\\\\\\x00-\\x1f]{{1,{longest}}}"/
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """What the model wrote, read; boxes as shares of the picture."""
-
-    clause: str
-    text: str
-    seen: bool
-    box: tuple[float, float, float, float] | None
-
-
 def grammar(question: Question) -> str:
     """Return the grammar of a reason under this question: only its own clauses can be named."""
     clauses = " | ".join(json.dumps(json.dumps(clause.id)) for clause in question.forbidden)
     return _GRAMMAR.format(clauses=clauses, longest=MAX_TEXT)
-
-
-def read(text: str, question: Question) -> Reason | None:
-    """Return the reason that a text holds, or None where it holds none."""
-    try:
-        said = json.loads(text)
-        clause, words = str(said["clause"]), shown(str(said["text"]))
-        box = _shares(said["box"])
-        seen = said["media"] is not None
-    except (ValueError, KeyError, TypeError):
-        return None
-    if clause not in {known.id for known in question.forbidden} or not words:
-        return None
-    return Reason(clause=clause, text=words, seen=seen, box=box if seen else None)
-
-
-def shown(text: str) -> str:
-    """Return the text without what is invisible or moves other text about."""
-    kept = "".join(char if unicodedata.category(char)[0] != "C" else " " for char in text)
-    return " ".join(kept.split())[:MAX_TEXT]
 
 
 class Reasons:
@@ -175,15 +141,6 @@ def row_for(item: Item, question: Question, picture: Picture | None) -> Row:
     return Row(shared=shared, image=image, asked=(0,))
 
 
-def ask_alone(question: Question, clause: str) -> Question:
-    """Return the same question about one clause alone, without the carve-outs that it beats."""
-    return replace(
-        question,
-        forbidden=tuple(known for known in question.forbidden if known.id == clause),
-        allowed=tuple(exempt for exempt in question.allowed if clause not in exempt.unless),
-    )
-
-
 def cut(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
     """Return the place in the picture, with some of what is around it."""
     left, top, right, bottom = box
@@ -214,15 +171,6 @@ def _picture(item: Item, found: Classification) -> Picture | None:
         if picture.media == found.media and picture.time_s == found.time_s
     )
     return next(same, None)
-
-
-def _shares(box: Sequence[int] | None) -> tuple[float, float, float, float] | None:
-    if box is None:
-        return None
-    left, top, right, bottom = (int(edge) / GRID for edge in box)
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ValueError("a box has its left before its right and its top above its bottom")
-    return left, top, right, bottom
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,421 @@
+"""Models behind an OpenAI-compatible endpoint, one question a request.
+
+Where the endpoint tells log-probabilities the score is that of Yes against No; where it does not,
+the answer is asked for as JSON and its score only says which of the two it was. Every call ends by
+its deadline; nothing of it is left behind, no task and no connection.
+"""
+
+import asyncio
+import base64
+import io
+import json
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import openai
+from PIL import Image
+
+from policies.question import Part, Question
+from workers import prompt
+from workers.classifier import Classification, Item, Picture, Rationale, asked
+from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
+from workers.fingerprint import of_values
+from workers.reason import ask_alone, read, schema, shown
+from workers.spec import ClassifierSpec
+
+_Made = TypeVar("_Made")
+
+#: The score of an answer without log-probabilities: about 95 %, until it is calibrated.
+PLAIN_ODDS: Final = 3.0
+#: Longest reason, in tokens.
+_REASON_TOKENS: Final = 400
+_TOO_MANY: Final = 429
+_SERVER: Final = 500
+_QUALITY: Final = 90
+#: What is asked for where there are no log-probabilities.
+_VERDICT: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {"answer": {"type": "string", "enum": ["Yes", "No"]}},
+    "required": ["answer"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteOptions:
+    """The options of a remote classifier.
+
+    Args:
+        endpoint: The base URL, like https://host/v1; the client's own default where it is None.
+        key_file: A file that holds the key; else the client's own environment variable counts.
+        logprobs: Whether the endpoint tells log-probabilities.
+        timeout_s: How long one request may take.
+        deadline_s: How long a whole call may take, all its requests and retries.
+        retries: How often a request is tried again.
+        concurrency: How many requests run at once.
+        per_minute: Most requests a minute.
+        per_day: Most requests a day; beyond it the classifier counts as away.
+        image_px: Longest edge of a picture that is sent.
+    """
+
+    endpoint: str | None = None
+    key_file: str | None = None
+    logprobs: bool = True
+    timeout_s: float = 20.0
+    deadline_s: float = 60.0
+    retries: int = 4
+    concurrency: int = 8
+    per_minute: int | None = None
+    per_day: int | None = None
+    image_px: int = 1024
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> Self:
+        """Return the options, or raise for one that a remote classifier does not have."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                told = ", ".join(known)
+                raise CheckpointError("options", f"remote has no option {name!r}; it has {told}")
+        return cls(**options)
+
+
+class Budget:
+    """How many requests may still be made, by the minute and by the day."""
+
+    def __init__(self, per_minute: int | None, per_day: int | None) -> None:
+        self._limits = [
+            (limit, span) for limit, span in ((per_minute, 60.0), (per_day, 86_400.0)) if limit
+        ]
+        self._made: deque[float] = deque()
+
+    def wait_s(self) -> float:
+        """Take one request if there is one left and return 0, else return how long to wait."""
+        now = time.monotonic()
+        while self._made and now - self._made[0] > 86_400.0:  # noqa: PLR2004 -- a day
+            self._made.popleft()
+        waits = [
+            self._made[-limit] + span - now
+            for limit, span in self._limits
+            if len(self._made) >= limit and self._made[-limit] + span > now
+        ]
+        if waits:
+            return max(waits)
+        self._made.append(now)
+        return 0.0
+
+
+class RemoteClassifier:
+    """GPT-4o class models, vLLM, SGLang, Ollama, Gemini's compatible endpoint."""
+
+    def __init__(self, spec: ClassifierSpec) -> None:
+        self._spec = spec
+        self._options = RemoteOptions.read(spec.options)
+        self._budget = Budget(self._options.per_minute, self._options.per_day)
+        self._key: str | None = None
+        if self._options.key_file is not None:
+            path = Path(self._options.key_file)
+            if not path.is_file():
+                raise CheckpointError("options", f"key_file: there is no file {path}")
+            self._key = path.read_text(encoding="utf-8").strip()
+
+    @property
+    def name(self) -> str:
+        """The name that configuration gives this classifier."""
+        return self._spec.name
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of what can be known: the endpoint may change its model unseen."""
+        options = self._options
+        return "sha256:" + of_values(
+            "remote-1",
+            self._spec.model,
+            options.endpoint,
+            options.logprobs,
+            options.image_px,
+            prompt.TEMPLATE,
+            sorted(self._spec.reads),
+        )
+
+    @property
+    def reads(self) -> frozenset[Part]:
+        """Which parts of an upload this classifier can look at."""
+        return frozenset(self._spec.reads)
+
+    def covers(self, question: Question) -> bool:
+        """Return whether configuration lets this classifier be asked."""
+        return self._spec.asks(question)
+
+    def classify(
+        self, items: Sequence[Item], questions: Sequence[Question]
+    ) -> list[list[Classification]]:
+        """Return one list of classifications an item, the highest over its pictures.
+
+        Raises:
+            ClassifierUnavailableError: the endpoint did not answer within the deadline.
+            CheckpointError: the endpoint refuses the key, the model or the form of the request.
+            WorkerError: the model refuses to judge an upload, or answers with neither Yes nor No.
+        """
+        return asyncio.run(self._within(lambda client: self._classify(client, items, questions)))
+
+    def explain(
+        self, item: Item, findings: Sequence[tuple[Question, Classification]]
+    ) -> list[Rationale]:
+        """Return a rationale for each finding, in order; empty where they are switched off."""
+        if not self._spec.rationales or not findings:
+            return []
+        return asyncio.run(self._within(lambda client: self._explain(client, item, findings)))
+
+    async def _within(self, work: Callable[[openai.AsyncOpenAI], Awaitable[_Made]]) -> _Made:
+        """Run work with a client that is closed afterwards, and end it at the deadline."""
+        try:
+            made = openai.AsyncOpenAI(
+                base_url=self._options.endpoint,
+                api_key=self._key or ("none" if self._options.endpoint else None),
+                timeout=self._options.timeout_s,
+                max_retries=0,
+            )
+        except openai.OpenAIError as fault:
+            raise CheckpointError("remote-key", str(fault)) from fault
+        async with made as client:
+            try:
+                async with asyncio.timeout(self._options.deadline_s):
+                    return await work(client)
+            except TimeoutError as fault:
+                raise ClassifierUnavailableError(
+                    "remote-deadline", f"no answer within {self._options.deadline_s:g} s"
+                ) from fault
+
+    async def _classify(
+        self, client: openai.AsyncOpenAI, items: Sequence[Item], questions: Sequence[Question]
+    ) -> list[list[Classification]]:
+        gate = asyncio.Semaphore(self._options.concurrency)
+        covered = [question for question in questions if self.covers(question)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    [
+                        group.create_task(self._highest(client, gate, item, question))
+                        for question in covered
+                        if asked(question, item, self.reads)
+                    ]
+                    for item in items
+                ]
+        except* WorkerError as faults:
+            raise _first(faults) from faults
+        return [[task.result() for task in row] for row in tasks]
+
+    async def _highest(
+        self, client: openai.AsyncOpenAI, gate: asyncio.Semaphore, item: Item, question: Question
+    ) -> Classification:
+        parts = question.reads & self.reads
+        pictures: Sequence[Picture | None] = item.pictures if "image" in parts else ()
+        best: Classification | None = None
+        for picture in pictures or (None,):
+            async with gate:
+                score, mass = await self._ask(client, item, question, picture)
+            if best is None or score > best.score:
+                best = Classification(
+                    question=question.id,
+                    score=score,
+                    media=None if picture is None else picture.media,
+                    time_s=None if picture is None else picture.time_s,
+                    mass=mass,
+                )
+        if best is None:
+            raise WorkerError("nothing-to-ask", question.id)
+        return best
+
+    async def _ask(
+        self, client: openai.AsyncOpenAI, item: Item, question: Question, picture: Picture | None
+    ) -> tuple[float, float | None]:
+        turn = self._turn(item, question, picture, prompt.suffix(question))
+        if self._options.logprobs:
+            choice = await self._request(
+                client, messages=turn, max_tokens=1, logprobs=True, top_logprobs=20
+            )
+            found = odds(choice)
+            if found is not None:
+                return found
+        choice = await self._request(
+            client, messages=turn, max_tokens=20, response_format=_format("verdict", _VERDICT)
+        )
+        return verdict(choice), None
+
+    async def _explain(
+        self,
+        client: openai.AsyncOpenAI,
+        item: Item,
+        findings: Sequence[tuple[Question, Classification]],
+    ) -> list[Rationale]:
+        found = []
+        for question, answer in findings:
+            picture = next(
+                (
+                    picture
+                    for picture in item.pictures
+                    if (picture.media, picture.time_s) == (answer.media, answer.time_s)
+                ),
+                None,
+            )
+            turn = self._turn(item, question, picture, prompt.explain(question))
+            choice = await self._request(
+                client,
+                messages=turn,
+                max_tokens=_REASON_TOKENS,
+                response_format=_format("reason", schema(question)),
+            )
+            text = choice.message.content or ""
+            reason = read(text, question)
+            if reason is None:
+                found.append(
+                    Rationale(question=question.id, clause=None, text=shown(text), supported=False)
+                )
+                continue
+            alone = ask_alone(question, reason.clause)
+            score, _ = await self._ask(client, item, alone, picture)
+            found.append(
+                Rationale(
+                    question=question.id,
+                    clause=reason.clause,
+                    text=reason.text,
+                    supported=score > 0,
+                    media=picture.media if picture is not None and reason.seen else None,
+                    box=reason.box,
+                )
+            )
+        return found
+
+    async def _request(self, client: openai.AsyncOpenAI, **arguments: Any) -> Any:
+        """Return the first choice; what may pass is tried again, with growing pauses."""
+        tries = self._options.retries + 1
+        for attempt in range(tries):
+            await self._afford()
+            try:
+                made = await client.chat.completions.create(
+                    model=self._spec.model, temperature=0, **arguments
+                )
+            except openai.APIStatusError as fault:
+                if fault.status_code != _TOO_MANY and fault.status_code < _SERVER:
+                    raise CheckpointError(
+                        "remote-request", f"{fault.status_code}: {fault.message[:300]}"
+                    ) from fault
+                away: Exception = fault
+                told = fault.response.headers.get("retry-after")
+            except (openai.APIConnectionError, openai.APIResponseValidationError) as fault:
+                away, told = fault, None
+            except json.JSONDecodeError as fault:
+                away, told = fault, None
+            else:
+                choices = getattr(made, "choices", None)
+                if choices and getattr(choices[0], "message", None) is not None:
+                    return choices[0]
+                away, told = ValueError("a response without a choice"), None
+            if attempt + 1 < tries:
+                await asyncio.sleep(_pause_s(attempt, told))
+        raise ClassifierUnavailableError(
+            "remote-away", f"{tries} tries, the last: {type(away).__name__}: {away}"[:300]
+        ) from away
+
+    async def _afford(self) -> None:
+        while (wait := self._budget.wait_s()) > 0:
+            if wait > self._options.deadline_s:
+                raise ClassifierUnavailableError("remote-budget", "the day's requests are used up")
+            await asyncio.sleep(wait)
+
+    def _turn(
+        self, item: Item, question: Question, picture: Picture | None, ask: str
+    ) -> list[dict[str, Any]]:
+        parts = question.reads & self.reads
+        shared = prompt.prefix(
+            images=0 if picture is None else 1,
+            caption=item.caption if "caption" in parts else "",
+            text_in_image=item.text_in_image,
+        )
+        turn = prompt.messages(shared, ask)
+        turn[0]["content"] = [
+            self._image(picture) if part["type"] == "image" and picture is not None else part
+            for part in turn[0]["content"]
+        ]
+        return turn
+
+    def _image(self, picture: Picture) -> dict[str, Any]:
+        image = Image.fromarray(picture.pixels)
+        image.thumbnail((self._options.image_px, self._options.image_px))
+        held = io.BytesIO()
+        image.save(held, "JPEG", quality=_QUALITY)
+        text = base64.b64encode(held.getvalue()).decode()
+        return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{text}"}}
+
+
+def odds(choice: Any) -> tuple[float, float] | None:
+    """Return the log-odds and mass of Yes and No at the first token, or None if not told.
+
+    A word that is not among the tokens told had at most the least of their probabilities.
+    """
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    if not content:
+        return None
+    top = content[0].top_logprobs or [content[0]]
+    shares = {"yes": 0.0, "no": 0.0}
+    for token in top:
+        word = token.token.strip(" \n\"'.▁Ġ").lower()
+        if word in shares:
+            shares[word] += math.exp(token.logprob)
+    if not any(shares.values()):
+        return None
+    least = math.exp(min(token.logprob for token in top))
+    yes, no = (max(share, min(least, 1e-4), 1e-12) for share in shares.values())
+    return math.log(yes) - math.log(no), min(sum(shares.values()), 1.0)
+
+
+def verdict(choice: Any) -> float:
+    """Return the score of an answer without log-probabilities.
+
+    Raises:
+        WorkerError: it is a refusal, or neither Yes nor No.
+    """
+    refusal = getattr(choice.message, "refusal", None)
+    text = choice.message.content or ""
+    if refusal or getattr(choice, "finish_reason", "") == "content_filter":
+        raise WorkerError("remote-refusal", shown(str(refusal or "filtered")))
+    try:
+        answer = str(json.loads(text)["answer"]).lower()
+    except (ValueError, KeyError, TypeError):
+        answer = text.strip(" \n\"'.").lower()
+    if answer not in {"yes", "no"}:
+        raise WorkerError("remote-malformed", f"neither Yes nor No: {shown(text)!r}")
+    return PLAIN_ODDS if answer == "yes" else -PLAIN_ODDS
+
+
+def _format(name: str, form: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": form, "strict": True}}
+
+
+def _pause_s(attempt: int, told: str | None) -> float:
+    """Return a pause with full jitter, at least as long as the server asks for."""
+    drawn = random.uniform(0.0, min(0.25 * 2**attempt, 8.0))  # noqa: S311 -- no secret in it
+    return max(drawn, float(told)) if told and told.replace(".", "", 1).isdigit() else drawn
+
+
+def _first(faults: BaseExceptionGroup[WorkerError]) -> WorkerError:
+    """Return the fault that matters most: one for the operator, then one of the moment."""
+    held: list[WorkerError] = []
+
+    def gather(group: BaseExceptionGroup[WorkerError]) -> None:
+        for fault in group.exceptions:
+            if isinstance(fault, BaseExceptionGroup):
+                gather(fault)
+            else:
+                held.append(fault)
+
+    gather(faults)
+    ranks = (CheckpointError, ClassifierUnavailableError, WorkerError)
+    return min(held, key=lambda fault: next(i for i, k in enumerate(ranks) if isinstance(fault, k)))
