@@ -69,6 +69,7 @@ class Stack:
             "WEIR_KAFKA_TRANSACTIONS": "true" if home else "false",
             "WEIR_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
             "WEIR_STORE_FOLDER": str(media),
+            "WEIR_CONSOLE_PEOPLE": str(self.data / "people.yaml"),
         }
         _say(part="media store", state="ready", detail=str(media))
         self._await(kafka, servers)
@@ -76,7 +77,8 @@ class Stack:
         self._await_ray(ray, ray_address)
         if home:
             self._create_topics()
-        metrics = free_port()
+        # Each process of the pipeline has numbers, and so a port, of its own.
+        metrics = free_port(following=1)
         self._add(
             self._weir("pipeline", "run", extra={"WEIR_TELEMETRY_METRICS_PORT": str(metrics)})
         )
@@ -158,11 +160,13 @@ class Stack:
         if importlib.util.find_spec("dashboards.console.__main__") is None:
             return None
         port = free_port()
+        # Whoever can read this terminal may look at everything: it is a stack for trying out, on this machine only.
+        token = secrets.token_urlsafe(24)
         command = [sys.executable, "-m", "dashboards.console", "--port", str(port)]
-        env = self.base | self.variables
+        env = self.base | self.variables | {"WEIR_CONSOLE_INVITATION": token}
         part = self._add(processes.start("console", command, logs=self.logs, env=env))
         self._await(part, f"127.0.0.1:{port}")
-        return f"http://127.0.0.1:{port}/"
+        return f"http://127.0.0.1:{port}/welcome?token={token}"
 
     def _redis_folder(self, *, survives: bool) -> Path:
         # What the queue knows of a broker that forgets everything must be forgotten with it.

@@ -5,11 +5,23 @@ import time
 from collections.abc import Callable
 
 
-def free_port() -> int:
-    """Return a port on which nobody listens."""
+def free_port(*, following: int = 0) -> int:
+    """Return a port on which nobody listens, nor on so many after it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if all(_is_free(port + n) for n in range(1, following + 1)):
+            return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
 
 
 def wait_for(
