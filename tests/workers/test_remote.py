@@ -1,0 +1,254 @@
+"""Remote models against a server that misbehaves: every fault ends in time, with its remedy's name."""
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from policies.question import Forbidden, Question
+from workers.classifier import Item, Picture
+from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
+from workers.remote import Budget, RemoteClassifier
+from workers.spec import ClassifierSpec
+
+QUESTION = Question(
+    id="weapons",
+    policy="weapons",
+    question="Does it sell a weapon?",
+    forbidden=(Forbidden(id="W1", text="Offers a weapon."),),
+)
+ITEM = Item(
+    pictures=(Picture(media=0, pixels=np.zeros((32, 48, 3), np.uint8)),), caption="for sale"
+)
+
+#: What the server does with a request: status, body (None: hang up), seconds a byte, headers.
+Reply = tuple[int, bytes | None, float, dict[str, str]]
+Script = Callable[[int, dict[str, Any]], Reply]
+
+
+class Server(ThreadingHTTPServer):
+    """Answers by a script and keeps what it was asked."""
+
+    daemon_threads = True
+    script: Script
+    asked: list[dict[str, Any]]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Speaks as the script says."""
+
+    server: Server
+
+    def do_POST(self) -> None:
+        """Answer one request."""
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append(body)
+        status, content, slowly_s, headers = self.server.script(len(self.server.asked), body)
+        if content is None:
+            self.connection.close()
+            return
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        try:
+            if not slowly_s:
+                self.wfile.write(content)
+                return
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(slowly_s)
+        except OSError:
+            pass  # the client gave up, which is what is tested
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base's name
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Return a running server without a script."""
+    made = Server(("127.0.0.1", 0), Handler)
+    made.asked = []
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+    thread.join()
+
+
+def classifier(server: Server, **options: Any) -> RemoteClassifier:
+    """Return a classifier of that server with short limits."""
+    held = {"timeout_s": 2.0, "deadline_s": 10.0, "retries": 2} | options
+    endpoint = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    return RemoteClassifier(
+        ClassifierSpec(name="far", model="m", kind="remote", options={"endpoint": endpoint, **held})
+    )
+
+
+def body(content: str | None, *, logprobs: dict[str, float] | None = None, **more: Any) -> bytes:
+    """Return a completion as OpenAI's endpoint writes it."""
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": content, **more},
+    }
+    if logprobs is not None:
+        top = [{"token": t, "logprob": p, "bytes": None} for t, p in logprobs.items()]
+        choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}], "refusal": None}
+    made = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+    return json.dumps({**made, "choices": [choice]}).encode()
+
+
+def ok(content: bytes) -> Reply:
+    """Return a good reply with this body."""
+    return 200, content, 0.0, {}
+
+
+def test_logprobs_are_the_score(server: Server) -> None:
+    """The score is the log-odds of all spellings of Yes against all of No, the mass their sum."""
+    shares = {"Yes": math.log(0.6), " yes": math.log(0.1), "No": math.log(0.2), "Maybe": -5.0}
+    server.script = lambda *_: ok(body("Yes", logprobs=shares))
+    answer = classifier(server).classify([ITEM], [QUESTION])[0][0]
+    assert answer.score == pytest.approx(math.log(0.7 / 0.2))
+    assert answer.mass == pytest.approx(0.9)
+    parts = server.asked[0]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url", "text"]
+    assert "«for sale»" in parts[2]["text"]
+
+
+def test_without_logprobs_json(server: Server) -> None:
+    """Where the endpoint tells no log-probabilities, the answer is asked for as JSON."""
+    server.script = lambda n, _: ok(body("Yes" if n == 1 else '{"answer": "No"}'))
+    answer = classifier(server).classify([ITEM], [QUESTION])[0][0]
+    assert answer.score < 0
+    assert answer.mass is None
+    assert server.asked[1]["response_format"]["type"] == "json_schema"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (429, b"{}", 0.0, {"retry-after": "0.1"}),
+        (500, b"{}", 0.0, {}),
+        (503, b"", 0.0, {}),
+        (200, b'{"choices": [', 0.0, {}),
+        (200, b'{"id": "1"}', 0.0, {}),
+        (200, None, 0.0, {}),
+    ],
+    ids=["429", "500", "503", "malformed", "empty", "cut-off"],
+)
+def test_faults_that_pass_are_retried(server: Server, fault: Reply) -> None:
+    """A fault of the moment is tried again, and the answer then counts."""
+    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
+    server.script = lambda n, _: fault if n == 1 else ok(good)
+    assert classifier(server).classify([ITEM], [QUESTION])[0][0].score > 0
+    assert len(server.asked) == 2
+
+
+def test_faults_that_stay_mean_away(server: Server) -> None:
+    """After the last try the classifier counts as away, so `when_unavailable` applies."""
+    server.script = lambda *_: (500, b"{}", 0.0, {})
+    with pytest.raises(ClassifierUnavailableError, match="3 tries"):
+        classifier(server).classify([ITEM], [QUESTION])
+    assert len(server.asked) == 3
+
+
+def test_a_dripping_server_meets_the_deadline(server: Server) -> None:
+    """A server that sends a byte now and then never outlasts the deadline of the whole call."""
+    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
+    server.script = lambda *_: (200, good, 0.2, {})
+    began = time.monotonic()
+    with pytest.raises(ClassifierUnavailableError, match="no answer within"):
+        classifier(server, deadline_s=1.5).classify([ITEM], [QUESTION])
+    assert time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_wrong_settings_are_the_operators(server: Server, status: int) -> None:
+    """A refused key, model or form is not retried: an operator has to mend it."""
+    server.script = lambda *_: (status, b'{"error": {"message": "no"}}', 0.0, {})
+    with pytest.raises(CheckpointError, match=str(status)):
+        classifier(server).classify([ITEM], [QUESTION])
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (body(None, refusal="I cannot help with that"), "remote-refusal"),
+        (body("I would rather talk about the weather"), "remote-malformed"),
+    ],
+)
+def test_refusals_are_never_a_no(server: Server, content: bytes, reason: str) -> None:
+    """A refusal or a rambling answer is a fault of that upload, never a No."""
+    server.script = lambda *_: ok(content)
+    with pytest.raises(WorkerError) as caught:
+        classifier(server).classify([ITEM], [QUESTION])
+    assert caught.value.reason == reason
+
+
+def test_nothing_is_left(server: Server) -> None:
+    """After faults and successes no thread and no connection of the client is left."""
+    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
+    server.script = lambda n, _: ok(good) if n % 2 else (500, b"{}", 0.0, {})
+    threads = {thread for thread in threading.enumerate() if "Thread-" not in thread.name}
+    port = server.server_address[1]
+    classifier(server, retries=12, deadline_s=30.0).classify([ITEM] * 6, [QUESTION])
+    left = [
+        held
+        for held in psutil.Process().net_connections("tcp")
+        if held.raddr and held.raddr.port == port and held.status == "ESTABLISHED"
+    ]
+    assert left == []
+    assert {t for t in threading.enumerate() if "Thread-" not in t.name} <= threads
+
+
+def test_a_days_budget() -> None:
+    """A budget lets so many requests through and then tells how long to wait."""
+    budget = Budget(per_minute=2, per_day=3)
+    assert [budget.wait_s() for _ in range(2)] == [0.0, 0.0]
+    assert 50 < budget.wait_s() <= 60
+
+
+def test_used_up_budget_means_away(server: Server) -> None:
+    """With the day's requests used up the classifier counts as away at once."""
+    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
+    server.script = lambda *_: ok(good)
+    far = classifier(server, per_day=1)
+    far.classify([ITEM], [QUESTION])
+    with pytest.raises(ClassifierUnavailableError, match="used up"):
+        far.classify([ITEM], [QUESTION])
+
+
+def test_reasons_are_put_to_the_proof(server: Server) -> None:
+    """A reason is held to the schema, asked back, and marked unsupported where denied."""
+
+    def script(_: int, asked: dict[str, Any]) -> Reply:
+        if asked.get("response_format", {}).get("json_schema", {}).get("name") == "reason":
+            made = {"clause": "W1", "text": "A pistol.", "media": 0, "box": None}
+            return ok(body(json.dumps(made)))
+        return ok(body("No", logprobs={"Yes": -4.0, "No": -0.1}))
+
+    server.script = script
+    far = classifier(server)
+    answer = far.classify([ITEM], [QUESTION])[0][0]
+    reason = far.explain(ITEM, [(QUESTION, answer)])[0]
+    assert (reason.clause, reason.text, reason.supported) == ("W1", "A pistol.", False)
+
+
+def test_unknown_option_is_refused() -> None:
+    """A misspelt option is refused with the names that there are."""
+    with pytest.raises(CheckpointError, match="timeout_s"):
+        RemoteClassifier(ClassifierSpec(kind="remote", options={"timeout": 3}))
