@@ -10,7 +10,8 @@
 -- weir:{review}:of:DECISION       string  the job of a decision, where the job is not named after it
 -- weir:{review}:print:PRINT       string  the open job that all decisions of this fingerprint join
 -- weir:{review}:closed:JOB        string  JSON of who closed it and how; kept as long as the log
--- weir:{review}:heads:LANE        zset    bucket -> key of its first job
+-- weir:{review}:heads:LANE:GROUP  zset    bucket -> key of its first job; GROUP is a language, `any` or `wide`
+-- weir:{review}:groups            set     every GROUP that there ever was
 -- weir:{review}:bucket:BUCKET     zset    open job -> key (seconds of birth at the rate of ageing, minus harm)
 -- weir:{review}:queue:QUEUE       zset    unclosed job -> ms of birth
 -- weir:{review}:until             zset    leased job -> ms at which its lease ends
@@ -46,13 +47,23 @@ local function bucket_of(job)
   return f[1] .. '|' .. f[2] .. '|' .. f[3] .. '|' .. f[4] .. '|' .. f[5] .. '|' .. f[6], f[7], f[8]
 end
 
+-- Buckets are kept apart by language, so that a claim meets few that its person cannot read.
+local function group_of(language)
+  if language == '' then return 'any' end
+  if string.sub(language, 1, 1) == '*' then return 'wide' end
+  return language
+end
+
 -- A bucket stands in its lane where its first job stands.
 local function reset_head(lane, bucket)
+  local group = group_of(string.match(bucket, '^[^|]*|([^|]*)|'))
+  local heads = P .. 'heads:' .. lane .. ':' .. group
   local first = redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0, 'WITHSCORES')
   if first[1] then
-    redis.call('ZADD', P .. 'heads:' .. lane, first[2], bucket)
+    redis.call('ZADD', heads, first[2], bucket)
+    redis.call('SADD', P .. 'groups', group)
   else
-    redis.call('ZREM', P .. 'heads:' .. lane, bucket)
+    redis.call('ZREM', heads, bucket)
   end
 end
 

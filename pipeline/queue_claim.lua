@@ -41,17 +41,32 @@ local function may(bucket)
   return true
 end
 
+-- The first bucket of a group from which the person may take, and its key.
+local function first_of(heads)
+  local from, step = 0, 8
+  while true do
+    local found = redis.call('ZRANGE', heads, from, from + step - 1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      if may(found[i]) then return found[i], tonumber(found[i + 1]) end
+    end
+    if #found < 2 * step then return nil end
+    from, step = from + step, 128
+  end
+end
+
+local groups = {'any', 'wide'}
+for _, language in ipairs(person.languages) do groups[#groups + 1] = language end
+
 local function first_job()
   for _, lane in ipairs({'urgent', 'normal'}) do
-    local heads, from, step = P .. 'heads:' .. lane, 0, 16
-    while true do
-      local buckets = redis.call('ZRANGE', heads, from, from + step - 1)
-      for _, bucket in ipairs(buckets) do
-        if may(bucket) then return redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0)[1] end
+    local best, best_key
+    for _, group in ipairs(groups) do
+      local bucket, key = first_of(P .. 'heads:' .. lane .. ':' .. group)
+      if bucket and (not best or key < best_key or (key == best_key and bucket < best)) then
+        best, best_key = bucket, key
       end
-      if #buckets < step then break end
-      from, step = from + step, 256
     end
+    if best then return redis.call('ZRANGE', P .. 'bucket:' .. best, 0, 0)[1] end
   end
 end
 

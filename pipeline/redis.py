@@ -428,14 +428,14 @@ class ReviewQueue:
         """Return the open jobs that stand first, without taking them."""
         found: list[Entry] = []
         for lane in LANES:
-            heads = self._redis.zrange(f"{PREFIX}heads:{lane}", 0, -1, withscores=True)
+            heads = self._heads(lane)
             rows: list[tuple[float, str]] = []
-            for name, head in heads:
+            for head, name in heads:
                 if len(rows) >= count and head > sorted(rows)[count - 1][0]:
                     break
-                if queue is None or Bucket.parse(name.decode()).queue == queue:
+                if queue is None or Bucket.parse(name).queue == queue:
                     first = self._redis.zrange(
-                        f"{PREFIX}bucket:{name.decode()}", 0, count - 1, withscores=True
+                        f"{PREFIX}bucket:{name}", 0, count - 1, withscores=True
                     )
                     rows += [(score, job.decode()) for job, score in first]
             for _, job_id in sorted(rows)[: count - len(found)]:
@@ -445,8 +445,7 @@ class ReviewQueue:
 
     def buckets(self, lane: Lane) -> list[Bucket]:
         """Return what waits in a lane, by who may take it, the first job's bucket first."""
-        names = self._redis.zrange(f"{PREFIX}heads:{lane}", 0, -1)
-        return [Bucket.parse(name.decode()) for name in names]
+        return [Bucket.parse(name) for _, name in self._heads(lane)]
 
     def memory_bytes(self) -> int:
         """Return how much memory Redis uses."""
@@ -478,6 +477,14 @@ class ReviewQueue:
                 )
             )
         return found
+
+    def _heads(self, lane: Lane) -> list[tuple[float, str]]:
+        found: list[tuple[float, str]] = []
+        for group in self._redis.smembers(f"{PREFIX}groups"):
+            name = f"{PREFIX}heads:{lane}:{group.decode()}"
+            rows = self._redis.zrange(name, 0, -1, withscores=True)
+            found += [(score, bucket.decode()) for bucket, score in rows]
+        return sorted(found)
 
     def _verdict(
         self, topic: str, partition: int, offset: int, job_id: str, *what: str | int
