@@ -289,6 +289,14 @@ class Producer:
             (Partition(at.topic.removeprefix(prefix), at.partition), at.offset) for at in placed
         ]
 
+    def post(self, record: Outgoing) -> None:
+        """Hand over a record without waiting for the broker; `flush` waits for all of them."""
+        _send(self._producer, self._settings, record)
+
+    def flush(self) -> None:
+        """Wait until the broker has every record that was posted."""
+        self._producer.flush(timeout=self._settings.commit_timeout_s)
+
     def close(self) -> None:
         """Let go of the connection."""
         _close_producer(self._producer)
@@ -466,6 +474,52 @@ def _partitions(
     return partitions
 
 
+def bare_loop(settings: Kafka, source: str, target: str, *, value_bytes: int, count: int) -> None:
+    """Answer `count` records of one topic with records of so many bytes in another, one transaction a poll.
+
+    This is what the client itself can do at most, for the bench: no parsing, no decision, no care for faults.
+    """
+    options = _connection(settings)
+    producer_options = _producer_options(settings)
+    group = f"{settings.topic_prefix}bare"
+    if settings.transactions:
+        producer_options["transactional_id"] = group
+    producer = KafkaProducer(**producer_options)
+    consumer = KafkaConsumer(
+        settings.topic_prefix + source,
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level=_isolation(settings),
+        **options,
+    )
+    value = b"x" * value_bytes
+    done = 0
+    if settings.transactions:
+        producer.init_transactions()
+    while done < count:
+        found = consumer.poll(timeout_ms=200, max_records=500)
+        if not found:
+            continue
+        if settings.transactions:
+            producer.begin_transaction()
+        for records in found.values():
+            for record in records:
+                producer.send(settings.topic_prefix + target, key=record.key, value=value)
+                done += 1
+        producer.flush()
+        offsets = {
+            tp: OffsetAndMetadata(records[-1].offset + 1, "", -1) for tp, records in found.items()
+        }
+        if settings.transactions:
+            producer.send_offsets_to_transaction(offsets, consumer.group_metadata())
+            producer.commit_transaction()
+        else:
+            consumer.commit(offsets)
+    consumer.close(autocommit=False)
+    _close_producer(producer)
+
+
 class Topics:
     """Makes topics and says what they are like."""
 
@@ -501,6 +555,11 @@ class Topics:
         except client_errors.KafkaError as error:
             raise KafkaError(f"topics could not be created: {error}") from error
         return list(missing)
+
+    def delete(self, names: Collection[str]) -> None:
+        """Delete topics of the configured prefix, with everything in them."""
+        prefix = self._settings.topic_prefix
+        self._asked(lambda: self._admin.delete_topics([prefix + name for name in names]))
 
     def names(self) -> frozenset[str]:
         """Return the names of the topics that exist under the configured prefix."""

@@ -31,7 +31,7 @@ STATE: Final = struct.Struct("<qqq")
 #: Phases: polling and working; just before a transaction; inside an open one.
 WORKING, BEFORE, INSIDE = 0, 1, 2
 #: Every so many transactions one is made to fail by a record that the client refuses.
-_FAIL_EVERY: Final = 25
+_FAIL_EVERY: Final = 6
 
 
 class Report:
@@ -160,7 +160,7 @@ class Telling(Stream):
 
 
 class SlowPool(StubPool):
-    """A pool without Ray: a batch of up to 64 takes half a second."""
+    """A pool without Ray: a batch of up to 16 takes half a second."""
 
     def __init__(self) -> None:
         super().__init__(constant(-3.0))
@@ -173,7 +173,7 @@ class SlowPool(StubPool):
             time.sleep(min(timeout_s, 0.01))
             return []
         self._next_s = time.monotonic() + 0.5
-        self.let_go(count=64)
+        self.let_go(count=16)
         return super().finished()
 
 

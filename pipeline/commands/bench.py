@@ -1,0 +1,38 @@
+"""`weir bench`: measure the parts that promise a speed; each subcommand loads only what it needs."""
+
+import importlib
+from typing import Final
+
+import click
+
+_BENCHES: Final = {
+    "stream": (
+        "pipeline.commands.bench_stream",
+        "From an upload's record to its committed decision.",
+    ),
+    "scoring": ("pipeline.commands.bench_scoring", "Many questions over one shared image."),
+    "queue": ("pipeline.commands.bench_queue", "The review queue under load."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_BENCHES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _BENCHES:
+            return None
+        command = importlib.import_module(_BENCHES[cmd_name][0]).command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _BENCHES.items()])
+
+
+@click.group(cls=_Lazy)
+def command() -> None:
+    """Measure the stream, the scoring and the queue."""
