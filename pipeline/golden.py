@@ -41,9 +41,19 @@ class Outcome:
 
 
 def questions_of(policy: Policy, case: Case) -> tuple[Question, ...]:
-    """Return the questions that a case is about: that of its clause, or all of its policy."""
+    """Return the questions that a case is about: that of its clause, or all of its policy.
+
+    A clause that binds in some regions alone counts where the case says that it is shown there.
+    """
     if case.clause is None:
-        return policy.questions
+        shown = set(case.context.get("regions", ()))
+        return tuple(
+            question
+            for question in policy.questions
+            if question.clause is None
+            or not (regions := policy.clauses[question.clause].regions)
+            or shown & set(regions)
+        )
     alone = [q for q in policy.questions if q.clause == case.clause]
     joint = [q for q in policy.questions if q.clause is None]
     return tuple(alone or joint)

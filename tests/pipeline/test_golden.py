@@ -57,12 +57,16 @@ cases:
 
 @dataclass
 class Reader:
-    """A classifier that knows a knife by its name or by its redness, and a sale by its name."""
+    """A classifier that knows a knife by its name or its redness, and a sale by its name.
+
+    With `sure` its answer depends on the question alone.
+    """
 
     bias: float = 4.0
     name: str = "reader"
     digest: str = "sha256:reader"
     reads: frozenset[Part] = frozenset({"image", "caption"})
+    sure: tuple[str, ...] = ()
 
     def covers(self, question: Question) -> bool:
         """Every question is covered."""
@@ -81,6 +85,8 @@ class Reader:
         )
         if question.clause == "K2":
             seen = seen and "sale" in item.caption
+        if self.sure:
+            seen = question.id not in self.sure
         return Classification(question=question.id, score=self.bias if seen else -self.bias)
 
     def explain(
@@ -154,6 +160,26 @@ def test_action_alone(folder: Path) -> None:
 
     assert outcomes["knife"].why == ("the action must be remove, is hold",)
     assert outcomes["offer"].status == "passed"
+
+
+def test_regional_clause(folder: Path) -> None:
+    """A clause of one region counts against a case that is shown there, and against no other."""
+    path = folder / "knives.yaml"
+    path.write_text(path.read_text().replace("K2: {", "K2: {regions: [GB], "))
+    cases = (
+        "policy: knives\n"
+        "cases:\n"
+        "  here: {text: a fork, expect: allowed}\n"
+        "  there: {text: a fork, context: {regions: [GB, FR]}, expect: violates}\n"
+    )
+    (folder / "cases" / "knives.yaml").write_text(cases)
+
+    outcomes = run(folder, Reader(bias=-4.0, sure=("knives/K2",)))
+
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        "here": "passed",
+        "there": "passed",
+    }
 
 
 def test_counterpart(folder: Path) -> None:
