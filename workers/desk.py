@@ -127,10 +127,11 @@ class Desk:
             for upload in uploads
         ]
         with self._lock:
-            for passage in passages:
-                key = passage.upload.key
-                if key in self._passages:
+            added: set[int] = set()
+            for key in (passage.upload.key for passage in passages):
+                if key in self._passages or key in added:
                     raise ValueError(f"key {key} was submitted before and not released")
+                added.add(key)
             self._passages.update((passage.upload.key, passage) for passage in passages)
         self._inbox.put(partial(self._dispatch.submit, passages, now_s))
 
