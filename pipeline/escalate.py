@@ -14,37 +14,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
-from pydantic import ValidationError
-
 from pipeline import telemetry
-from pipeline.config import Settings
+from pipeline.appeals import Appeals
+from pipeline.config import Kafka, Settings
 from pipeline.errors import AbortedError, KafkaError, ProjectionLostError
 from pipeline.kafka import Follower, Member, Producer
-from pipeline.messages import (
-    VERDICTS,
-    Source,
-    Ticket,
-    Verdict,
-    decision_id,
-)
+from pipeline.messages import APPEALS, VERDICTS
 from pipeline.projection import Projection, read_queues
-from pipeline.records import Link, Mark, Outgoing, Partition, Record
-from pipeline.redis import Entry, ReviewQueue, Unavailable
-from pipeline.verdicts import (
-    Decides,
-    Ignored,
-    Progress,
-    decide_again,
-    decision_records,
-    missing,
-    verdict_record,
-    weigh,
-)
+from pipeline.records import Link, Mark, Partition, Record
+from pipeline.redis import ReviewQueue, Unavailable, member_of
+from pipeline.verdicts import Decides, Ignored, Progress, decision_records, verdict_record
 from pipeline.watchdog import Watchdog
+from pipeline.weighing import Weighing, Work, content_key
 from policies.queues import Queue
 from policies.reload import PolicyFolder
 from policies.schema import PolicySet
@@ -61,18 +46,6 @@ _COUNT_S: Final = 5.0
 _MAX_BACKOFF_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """One verdict of the log and what it does."""
-
-    record: Record
-    job_id: str = ""
-    verdict: Verdict | None = None
-    result: Progress | Decides | Ignored
-    barred: tuple[str, ...] = ()
-    tickets: tuple[Ticket, ...] = ()  # each with the person's decision
-
-
 @dataclass(slots=True, kw_only=True)
 class Escalate:
     """Projects the people's topics into the queue, and verdicts into decisions."""
@@ -82,10 +55,9 @@ class Escalate:
     producer: Producer
     queue: ReviewQueue
     projection: Projection
-    policies: Callable[[], PolicySet]
+    weighing: Weighing
     queues: Mapping[str, Queue]
     watchdog: Watchdog
-    clock: Callable[[], float] = time.time
     _waiting: deque[Record] = field(default_factory=deque)
     _stepped: set[Partition] = field(default_factory=set)
     _generation: int = 0
@@ -161,26 +133,11 @@ class Escalate:
 
     def decide(self) -> None:
         """Weigh verdicts, commit what follows, and only then change their jobs."""
-        if not self._waiting or not self.link.may_commit():
-            return
-        works: list[Work] = []
-        touched: set[str] = set()
-        while self._waiting:
-            if self._waiting[0].place not in self._stepped:
-                break
-            work = self._weigh(self._waiting[0])
-            # Two verdicts on one job: the second meets what the first left.
-            if work.job_id in touched:
-                break
-            touched.add(work.job_id)
-            works.append(work)
-            self._waiting.popleft()
+        works = self._batch() if self.link.may_commit() else []
         if not works:
             return
-        outgoing: list[Outgoing] = []
-        for work in works:
-            for ticket in work.tickets:
-                outgoing += decision_records(ticket)
+        tickets = [ticket for work in works for ticket in work.tickets]
+        outgoing = [record for ticket in tickets for record in decision_records(ticket)]
         marks = {w.record.place: Mark(offset=w.record.offset + 1) for w in works}
         with self.watchdog.guard("commit"):
             self.link.commit(outgoing, marks)
@@ -190,9 +147,8 @@ class Escalate:
         for work in works:
             self._apply(work)
         self._stepped |= marks.keys()
-        for work in works:
-            for ticket in work.tickets:
-                telemetry.decided(ticket.decision)
+        for ticket in tickets:
+            telemetry.decided(ticket.decision)
 
     def tick(self) -> None:
         """Do what is due: send verdicts that can no longer be undone, let time pass for jobs, count queues."""
@@ -206,6 +162,19 @@ class Escalate:
             depths = self.queue.depths(self.queues)
             telemetry.queues({d.queue: (d.open + d.leased + d.waiting, d.oldest_s) for d in depths})
 
+    def _batch(self) -> list[Work]:
+        works: list[Work] = []
+        touched: set[str] = set()
+        while self._waiting and self._waiting[0].place in self._stepped:
+            work = self.weighing.weigh(self._waiting[0])
+            # Two verdicts on one job: the second meets what the first left.
+            if work.job_id in touched:
+                break
+            touched.add(work.job_id)
+            works.append(work)
+            self._waiting.popleft()
+        return works
+
     def _send_ripe(self) -> None:
         for verdict in self.queue.ripe():
             entry = self.queue.entry(verdict.job_id)
@@ -218,95 +187,6 @@ class Escalate:
                 telemetry.log.warning("a verdict could not be sent yet", error=str(error))
                 return
             self.queue.hold(verdict.job_id, verdict.reviewer, verdict.lease, "sent")
-
-    def _weigh(self, record: Record) -> Work:
-        try:
-            verdict = Verdict.model_validate_json(record.value or b"")
-        except ValidationError as error:
-            telemetry.log.error(
-                "a verdict cannot be read",
-                partition=record.partition,
-                offset=record.offset,
-                error=str(error),
-            )
-            return Work(record=record, result=Ignored(reason="unreadable"))
-        entry = self._find(verdict)
-        if entry is None or entry.ticket is None:
-            return self._withdraw(record, verdict)
-        saw, part = entry.saw, entry.part
-        if saw and verdict.withdraws == saw[-1].verdict_id and saw[-1].reviewer == verdict.reviewer:
-            saw, part = saw[:-1], saw[-1].part
-        result = weigh(
-            entry.ticket.decision,
-            verdict,
-            self.policies(),
-            part=part,
-            saw=saw,
-            reviewers=entry.reviewers,
-        )
-        tickets: tuple[Ticket, ...] = ()
-        if isinstance(result, Decides):
-            tickets = tuple(
-                self._decided(record, member, result) for member in self.queue.members(entry.job_id)
-            )
-        return Work(
-            record=record,
-            job_id=entry.job_id,
-            verdict=verdict,
-            result=result,
-            barred=tuple(sorted({*entry.barred, verdict.reviewer})),
-            tickets=tickets,
-        )
-
-    def _find(self, verdict: Verdict) -> Entry | None:
-        entry = self._entry(verdict)
-        if entry is None and self.queue.marker(verdict.job_id) is None:
-            # Its ticket may not have been projected yet.
-            self.projection.complete()
-            entry = self._entry(verdict)
-        return entry
-
-    def _entry(self, verdict: Verdict) -> Entry | None:
-        return self.queue.entry(verdict.job_id) or self.queue.entry(verdict.decision_id)
-
-    def _withdraw(self, record: Record, verdict: Verdict) -> Work:
-        """Return what a verdict on a closed job does: nothing, unless it names the one that closed it."""
-        marker = self.queue.marker(verdict.job_id) or self.queue.marker(verdict.decision_id)
-        known = Work(
-            record=record, job_id=verdict.job_id, verdict=verdict, result=Ignored(reason="closed")
-        )
-        if marker is None or not verdict.withdraws or verdict.withdraws != marker.verdict_id:
-            return known
-        # Only a lead gives an adjudication.
-        if verdict.reviewer != marker.by and verdict.part != "adjudication":
-            return known
-        old = [t for made in marker.made if (t := self.queue.ticket(made)) is not None]
-        if not old or missing(old[0].decision, verdict, self.policies()):
-            return known
-        result = Decides(verdict=verdict, escalate=verdict.escalate)
-        return Work(
-            record=record,
-            job_id=verdict.job_id,
-            verdict=verdict,
-            result=result,
-            tickets=tuple(self._decided(record, ticket, result) for ticket in old),
-        )
-
-    def _decided(self, record: Record, ticket: Ticket, result: Decides) -> Ticket:
-        decision = decide_again(
-            ticket,
-            result.verdict,
-            self.policies(),
-            source=Source(topic=record.topic, partition=record.partition, offset=record.offset),
-            decision_id=decision_id(
-                ticket.decision.event_id + "\n" + ticket.decision.decision_id,
-                record.value or b"",
-                f"verdict:{result.verdict.verdict_id}",
-            ),
-            now=datetime.fromtimestamp(self.clock(), UTC),
-            escalate=result.escalate,
-        )
-        return Ticket(decision=decision, event=ticket.event)
 
     def _apply(self, work: Work) -> None:
         place, offset = work.record.place, work.record.offset
@@ -335,7 +215,7 @@ class Escalate:
                 work.job_id,
                 verdict_id=work.verdict.verdict_id,
                 by=work.verdict.reviewer,
-                made=[(t.decision.supersedes or "", t.decision.decision_id) for t in work.tickets],
+                made=[(member_of(t) or "", t.decision.decision_id) for t in work.tickets],
             )
 
     def _catch_up(self, place: Partition, committed: int) -> None:
@@ -348,7 +228,7 @@ class Escalate:
             for record in self.replay.poll(timeout_s=0.2, max_records=_MOST):
                 if record.offset >= committed:
                     break
-                work = self._weigh(record)
+                work = self.weighing.weigh(record)
                 if isinstance(work.result, Decides):
                     # Its decisions are on the log, and their tickets have closed the job.
                     work = Work(record=record, job_id=work.job_id, result=Ignored(reason="closed"))
@@ -356,41 +236,76 @@ class Escalate:
         self.queue.stand(place.topic, place.number, committed)
 
 
+def assemble(
+    settings: Kafka,
+    url: str,
+    policies: Callable[[], PolicySet],
+    queues: Mapping[str, Queue],
+    *,
+    instance: str,
+    watchdog: Watchdog,
+) -> Escalate:
+    """Return an escalate with connections of its own.
+
+    Raises:
+        PipelineError: Kafka cannot be reached or a topic is missing.
+    """
+    queue = ReviewQueue(url)
+    projection = Projection(settings, queue, policies, queues)
+    return Escalate(
+        link=Member(settings, [VERDICTS], group=f"{settings.group}-{GROUP}", instance=instance),
+        replay=Follower(settings),
+        producer=Producer(settings),
+        queue=queue,
+        projection=projection,
+        weighing=Weighing(queue=queue, projection=projection, policies=policies, clock=time.time),
+        queues=queues,
+        watchdog=watchdog,
+    )
+
+
 def run_escalate(settings: Settings, stop: threading.Event) -> None:
-    """Run until told to stop.
+    """Run until told to stop; appeals are taken in by a thread of their own.
 
     Raises:
         PipelineError: it cannot run as configured.
         PolicyError: the policies cannot be read.
     """
     folder = PolicyFolder(settings.policies, telemetry.policy_error)
-    queues = read_queues(settings.policies)
-    queue = ReviewQueue(settings.redis.url.get_secret_value())
-    watchdog = Watchdog(limit_s=settings.kafka.commit_timeout_s)
-    escalate = Escalate(
-        link=Member(
-            settings.kafka,
-            [VERDICTS],
-            group=f"{settings.kafka.group}-{GROUP}",
-            instance=settings.instance,
-        ),
-        replay=Follower(settings.kafka),
-        producer=Producer(settings.kafka),
-        queue=queue,
-        projection=Projection(settings.kafka, queue, folder.current, queues),
-        policies=folder.current,
-        queues=queues,
+    url = settings.redis.url.get_secret_value()
+    watchdog, beside = (Watchdog(limit_s=settings.kafka.commit_timeout_s) for _ in range(2))
+    escalate = assemble(
+        settings.kafka,
+        url,
+        folder.current,
+        read_queues(settings.policies),
+        instance=settings.instance,
         watchdog=watchdog,
     )
+    appeals = Appeals(
+        link=Member(
+            settings.kafka,
+            [APPEALS],
+            group=f"{settings.kafka.group}-appeals",
+            instance=settings.instance,
+        ),
+        reader=Follower(settings.kafka),
+        queue=ReviewQueue(url),
+        policies=folder.current,
+        watchdog=beside,
+    )
     telemetry.log.info("running")
-    try:
-        escalate.run(stop)
-    finally:
-        escalate.close()
-        watchdog.close()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="appeals") as threads:
+        taken_in = threads.submit(appeals.run, stop)
+        try:
+            while not stop.is_set() and not taken_in.done():
+                escalate.turn()
+        finally:
+            stop.set()
+            escalate.close()
+            watchdog.close()
+        # What ended the thread ends the process.
+        taken_in.result()
+    appeals.close()
+    beside.close()
     telemetry.log.info("stopped")
-
-
-def content_key(entry: Entry) -> str:
-    """Return the content id by which everything about a job is keyed."""
-    return entry.ticket.decision.content_id if entry.ticket is not None else entry.job_id

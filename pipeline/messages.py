@@ -198,6 +198,13 @@ class Fault(_Own):
     media: int | None = None
 
 
+class AppealOutcome(_Own):
+    """How an author's objection ended: the decision appealed against stands, or a milder one takes its place."""
+
+    appeal_id: str
+    outcome: Literal["upheld", "overturned"]
+
+
 class Decision(_Own):
     """One action for one upload, with all that it rests on."""
 
@@ -224,6 +231,7 @@ class Decision(_Own):
     decided_by: str = "pipeline"  # pipeline, or person
     reviewer: str | None = None
     verdict_id: str | None = None
+    appeal: AppealOutcome | None = None
     decided_at: Time
     supersedes: str | None = None
 

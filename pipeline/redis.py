@@ -57,6 +57,11 @@ def pack(ticket: Ticket) -> bytes:
     return zlib.compress(ticket.model_dump_json(exclude_defaults=True).encode(), 1)
 
 
+def member_of(ticket: Ticket) -> str | None:
+    """Return what a ticket answers in a job: an appeal, or the decision that it supersedes."""
+    return ticket.appeal.appeal_id if ticket.appeal is not None else ticket.decision.supersedes
+
+
 def unpack(blob: bytes) -> Ticket:
     """Return the ticket that `pack` packed."""
     return Ticket.model_validate_json(zlib.decompress(blob))
@@ -501,11 +506,13 @@ class ReviewQueue:
 
 def _projection(item: Projected) -> dict[str, Any]:
     decision = item.ticket.decision
-    by_person = decision.decided_by == "person"
+    appeal = member_of(item.ticket)
+    opens_appeal = decision.review is not None and decision.review.reason == "appeal"
     return {
-        "decision": decision.decision_id,
-        "supersedes": decision.supersedes,
-        "person": by_person,
+        # An appeal's job is its own: that of the decision was closed long ago.
+        "decision": appeal if opens_appeal else decision.decision_id,
+        "supersedes": None if opens_appeal else appeal,
+        "person": decision.decided_by == "person" and not opens_appeal,
         "verdict": decision.verdict_id or "",
         "by": safe(decision.reviewer or ""),
         "job": None if item.job is None else _fields(item.job),

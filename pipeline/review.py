@@ -166,9 +166,16 @@ def job_of(
         due=due,
         reviewers=review.reviewers,
         part="appeal" if review.reason == "appeal" else "first",
-        barred=tuple(sorted(set(decided_before))),
+        barred=_barred(decision, decided_before),
         print=fingerprint(ticket, policies) or "",
     )
+
+
+def _barred(decision: Decision, decided_before: Collection[str]) -> tuple[str, ...]:
+    """Return who must not judge this: above all whoever made the decision that is appealed against."""
+    review = decision.review
+    made_by = decision.reviewer if review and review.reason == "appeal" else None
+    return tuple(sorted({*decided_before, *([made_by] if made_by else [])}))
 
 
 def fingerprint(ticket: Ticket, policies: PolicySet) -> str | None:

@@ -23,6 +23,7 @@ from pipeline.messages import (
     REVIEWS,
     TICKETS,
     VERDICTS,
+    AppealOutcome,
     Decision,
     Review,
     ReviewEvent,
@@ -139,6 +140,7 @@ def decide_again(
     decision_id: str,
     now: datetime,
     escalate: str | None = None,
+    appeal: str | None = None,
 ) -> Decision:
     """Return the decision that a person's answers make, which supersedes the ticket's.
 
@@ -174,6 +176,7 @@ def decide_again(
             "decided_by": "person",
             "reviewer": verdict.reviewer,
             "verdict_id": verdict.verdict_id,
+            "appeal": None if appeal is None else _ended(appeal, before.action, action),
             "decided_at": now,
             "supersedes": before.decision_id,
         }
@@ -197,6 +200,11 @@ def _refused(
     if verdict.part != part:
         return "part_is_over"
     return "incomplete" if missing(decision, verdict, policies) else None
+
+
+def _ended(appeal: str, before: Action, after: Action) -> AppealOutcome:
+    milder = after.rank < before.rank
+    return AppealOutcome(appeal_id=appeal, outcome="overturned" if milder else "upheld")
 
 
 def _judgements(

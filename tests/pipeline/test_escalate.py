@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 
 from pipeline import kafka
+from pipeline.appeals import Appeals
 from pipeline.care import Budget
 from pipeline.config import Kafka
 from pipeline.desk import Answers, Desk, Rules
 from pipeline.errors import LeaseLostError, RefusedError
-from pipeline.escalate import Escalate
+from pipeline.escalate import Escalate, assemble
 from pipeline.messages import (
+    APPEALS,
     DECISIONS,
     REVIEWS,
     TICKETS,
     VERDICTS,
+    Appeal,
+    AppealOutcome,
     Content,
     Decision,
     Finding,
@@ -28,7 +32,6 @@ from pipeline.messages import (
     Verdict,
     VerdictAnswer,
 )
-from pipeline.projection import Projection
 from pipeline.records import Mark, Outgoing, Partition
 from pipeline.redis import Entry, ReviewQueue
 from pipeline.review import Person, in_force
@@ -41,6 +44,7 @@ QUEUES = {
     "weapons": Queue(due=timedelta(hours=4)),
     "graphic": Queue(skills=("graphic",)),
     "other": Queue(),
+    "appeals": Queue(),
     "threat_to_life": Queue(lane="urgent"),
 }
 ANN = Person(id="ann", languages=("en",))
@@ -135,7 +139,7 @@ def ticket(
 def says(answer: str, policy: str = "weapons") -> Answers:
     """Return a person's answer to one question."""
     clause = "W1" if answer == "violates" else None
-    said = VerdictAnswer(policy=policy, clause=clause, answer=answer)  # type: ignore[arg-type]
+    said = VerdictAnswer(policy=policy, clause=clause, answer=answer)
     return Answers(answers=(said,))
 
 
@@ -166,20 +170,30 @@ class House:
 
     def start(self, instance: str) -> Escalate:
         """Start an escalate."""
-        queue = ReviewQueue(self.url)
         watchdog = Watchdog(limit_s=60)
-        escalate = Escalate(
-            link=kafka.Member(self.settings, [VERDICTS], group="escalate", instance=instance),
-            replay=kafka.Follower(self.settings),
-            producer=kafka.Producer(self.settings),
-            queue=queue,
-            projection=Projection(self.settings, queue, lambda: POLICIES, QUEUES),
-            policies=lambda: POLICIES,
-            queues=QUEUES,
+        escalate = assemble(
+            self.settings,
+            self.url,
+            lambda: POLICIES,
+            QUEUES,
+            instance=instance,
             watchdog=watchdog,
         )
         self.open += [escalate.close, watchdog.close]
         return escalate
+
+    def appeals(self) -> Appeals:
+        """Start the taking in of appeals."""
+        watchdog = Watchdog(limit_s=60)
+        appeals = Appeals(
+            link=kafka.Member(self.settings, [APPEALS], group="appeals", instance="one"),
+            reader=kafka.Follower(self.settings),
+            queue=ReviewQueue(self.url),
+            policies=lambda: POLICIES,
+            watchdog=watchdog,
+        )
+        self.open += [appeals.close, watchdog.close]
+        return appeals
 
     def arrive(self, *tickets: Ticket) -> None:
         """Write tickets as the pipeline does."""
@@ -484,6 +498,42 @@ def test_escalating_answer_opens_a_second_job(house: House) -> None:
     assert entry.queue == "threat_to_life"
     assert entry.lane == "urgent"
     assert decision.action is Action.REMOVE
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_appeal_goes_to_somebody_else(house: House, fresh: bool) -> None:  # noqa: FBT001
+    """An appeal opens a job for another person, is found even after Redis was lost, and says how it ended."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+    [removed] = house.made(1)
+    if not fresh:
+        house.lose_redis()
+    appeal = Appeal(
+        appeal_id="a1", decision_id=removed.decision_id, content_id="c-d1", text="It is a toy."
+    )
+    house.producer.place(
+        [Outgoing(topic=APPEALS, key=b"c-d1", value=appeal.model_dump_json().encode())]
+    )
+    appeals = house.appeals()
+    house.until(lambda: appeals.turn() or house.queue.entry("a1"))
+    entry = house.opened("a1")
+    assert (entry.queue, entry.part, entry.barred) == ("appeals", "appeal", ("ann",))
+    assert entry.ticket is not None
+    assert entry.ticket.appeal == appeal
+    assert entry.ticket.decision.decision_id == removed.decision_id
+    assert not house.desk.claim(ANN).entries
+    house.answer(BOB, "a1", says("allowed"))
+    house.closed("a1")
+
+    ended = house.made(2)[-1]
+    assert ended.supersedes == removed.decision_id
+    assert ended.action is Action.ALLOW
+    assert ended.appeal == AppealOutcome(appeal_id="a1", outcome="overturned")
+    house.lose_redis()
+    house.closed("a1")
+    house.closed("d1")
 
 
 def test_desk_refuses_what_is_not_said_or_not_allowed(house: House) -> None:
