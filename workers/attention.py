@@ -21,23 +21,73 @@ SPLIT: Final = "weir_split"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layout:
-    """Where each of several suffixes stands in one packed row."""
+    """Where each of several suffixes stands in one packed row, one after the other."""
+
+    #: (tokens,): the tokens of the row.
+    ids: Tensor
 
     #: (tokens,): each token's place inside its suffix.
     steps: Tensor
     #: (suffixes,): the place of each suffix's last token.
     ends: Tensor
-    #: (tokens, tokens): which tokens see which, block-diagonal and causal.
-    blocks: Tensor
     #: (suffixes, longest): the packed place of each suffix's tokens; padding points at place 0.
     places: Tensor
     #: (tokens,): where each packed token lies in the padded form.
     back: Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tree:
+    """Several suffixes in one packed row, what they begin with alike standing there once.
+
+    A policy's question and definitions open each of its clauses' questions too: a token that
+    follows the same tokens after the same prefix has the same states, so one is enough for all.
+    """
+
+    #: (tokens,): the tokens of the row.
+    ids: Tensor
+    #: (tokens,): how many suffix tokens stand before each.
+    steps: Tensor
+    #: (suffixes,): the place of each suffix's last token.
+    ends: Tensor
+    #: (tokens, tokens): which tokens see which: themselves and what they follow.
+    seen: Tensor
+
+
 @lru_cache(maxsize=64)
-def layout_of(lengths: tuple[int, ...], device: torch.device) -> Layout:
-    """Return the layout of suffixes of these lengths."""
+def tree_of(suffixes: tuple[tuple[int, ...], ...], device: torch.device) -> Tree:
+    """Return these suffixes as a tree of tokens."""
+    places: dict[tuple[int, int], int] = {}
+    ids: list[int] = []
+    parents: list[int] = []
+    ends = []
+    for suffix in suffixes:
+        at = -1
+        for token in suffix:
+            found = places.setdefault((at, token), len(ids))
+            if found == len(ids):
+                ids.append(token)
+                parents.append(at)
+            at = found
+        ends.append(at)
+    seen = torch.eye(len(ids), dtype=torch.bool)
+    steps = torch.zeros(len(ids), dtype=torch.long)
+    for place, parent in enumerate(parents):  # a parent always stands before its children
+        if parent >= 0:
+            seen[place] |= seen[parent]
+            steps[place] = steps[parent] + 1
+    return Tree(
+        ids=torch.tensor(ids, device=device),
+        steps=steps.to(device),
+        ends=torch.tensor(ends, device=device),
+        seen=seen.to(device),
+    )
+
+
+@lru_cache(maxsize=64)
+def layout_of(suffixes: tuple[tuple[int, ...], ...], device: torch.device) -> Layout:
+    """Return the layout of these suffixes."""
+    lengths = tuple(map(len, suffixes))
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     steps = torch.cat([torch.arange(length) for length in lengths])
     ends = torch.tensor(lengths).cumsum(0) - 1
@@ -45,11 +95,10 @@ def layout_of(lengths: tuple[int, ...], device: torch.device) -> Layout:
     longest = max(lengths)
     grid = torch.arange(longest)[None, :]
     places = torch.where(grid < torch.tensor(lengths)[:, None], first[:, None] + grid, 0)
-    blocks = (owner[:, None] == owner[None, :]) & (steps[:, None] >= steps[None, :])
     return Layout(
+        ids=torch.tensor([token for suffix in suffixes for token in suffix], device=device),
         steps=steps.to(device),
         ends=ends.to(device),
-        blocks=blocks.to(device),
         places=places.to(device),
         back=(owner * longest + steps).to(device),
     )

@@ -27,8 +27,9 @@ class Measured:
 
     questions: int
     shared_s: float
-    one_by_one_s: float
-    one_batch_s: float
+    #: The plain ways; None where they were left out.
+    one_by_one_s: float | None
+    one_batch_s: float | None
     #: ShieldGemma 2's own path: image and prompt once more for every policy; Gemma's family only.
     replicated_s: float | None
     #: What the saving against one by one would be if only arithmetic counted.
@@ -36,9 +37,9 @@ class Measured:
     method: str
 
     @property
-    def saving(self) -> float:
+    def saving(self) -> float | None:
         """How many times faster than one by one."""
-        return self.one_by_one_s / self.shared_s
+        return None if self.one_by_one_s is None else self.one_by_one_s / self.shared_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def measure(
+def measure(  # noqa: PLR0913 -- one argument an option of the command
     asks: Sequence[str],
     counts: Sequence[int],
     *,
@@ -69,6 +70,7 @@ def measure(
     dtype: Literal["float32", "bfloat16"],
     image_px: int,
     repeats: int,
+    plain: bool = True,
     advance: Callable[[str], None] = lambda _: None,
 ) -> tuple[Setting, list[Measured]]:
     """Return the figures of a model of this shape with random weights."""
@@ -107,7 +109,7 @@ def measure(
     figures = []
     for count in counts:
         ideal = count * (seen + prefix + length) / (seen + prefix + count * length)
-        figures.append(bench.run(count, ideal))
+        figures.append(bench.run(count, ideal, plain=plain))
     return setting, figures
 
 
@@ -126,20 +128,22 @@ class _Bench:
         self._repeats = repeats
         self._advance = advance
 
-    def run(self, count: int, ideal: float) -> Measured:
+    def run(self, count: int, ideal: float, *, plain: bool) -> Measured:
         row = Row(shared=self._row.shared, image=self._row.image, asked=tuple(range(count)))
         asks = self._asks[:count]
         texts = [self._scorer.dialogue.whole(row.shared, ask) for ask in asks]
         self._scorer.score([row], asks)  # measures the ways of sharing, once a shape
         self._advance(f"{count} questions, shared")
         shared_s = self._median(lambda: self._scorer.score([row], asks), self._repeats)
-        few = max(1, self._repeats if count == 1 else 1)
-        self._advance(f"{count} questions, one by one")
-        one_by_one_s = self._median(
-            lambda: [self._scorer.whole([row], [text]) for text in texts], few
-        )
-        self._advance(f"{count} questions, one batch")
-        one_batch_s = self._median(lambda: self._scorer.whole([row] * count, texts), few)
+        one_by_one_s = one_batch_s = None
+        if plain:
+            few = self._repeats if count == 1 else 1
+            self._advance(f"{count} questions, one by one")
+            one_by_one_s = self._median(
+                lambda: [self._scorer.whole([row], [text]) for text in texts], few
+            )
+            self._advance(f"{count} questions, one batch")
+            one_batch_s = self._median(lambda: self._scorer.whole([row] * count, texts), few)
         gemma = self._scorer.model.config.model_type == "gemma3"
         return Measured(
             questions=count,

@@ -11,14 +11,15 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from workers import prompt
-from workers.attention import laid_out, layout_of
+from workers.attention import laid_out, layout_of, tree_of
 from workers.dialogue import Dialogue, pad
 from workers.errors import MediaRefusedError
 from workers.families import Family
 
-#: How suffixes run on the prefix. expanded: one row each, on a copy of the cache. packed: one row
-#: for all, under a block-diagonal mask. split: one row for all, attention in two parts, so that
-#: neither the cache is copied nor a masked block computed.
+#: How suffixes run on the prefix.
+#: expanded: one row each, on a copy of the cache.
+#: packed: one row for all, under a mask; what suffixes begin with alike stands there once.
+#: split: one row for all, attention in two parts, so that no masked block is computed.
 Method = Literal["expanded", "packed", "split"]
 
 
@@ -131,7 +132,9 @@ class Passes:
         """Return the last hidden state of every suffix on every row: rows × suffixes × width."""
         if method == "expanded":
             return self._expanded(shared, suffixes)
-        return self._in_one_row(shared, suffixes, split=method == "split")
+        return (
+            self._split(shared, suffixes) if method == "split" else self._packed(shared, suffixes)
+        )
 
     def _expanded(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Tensor:
         rows, count = shared.valid.shape[0], len(suffixes)
@@ -164,29 +167,35 @@ class Passes:
         last_states: Tensor = states.gather(2, last).squeeze(2)
         return last_states
 
-    def _in_one_row(
-        self, shared: Shared, suffixes: Sequence[Sequence[int]], *, split: bool
-    ) -> Tensor:
+    def _packed(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Tensor:
+        tree = tree_of(tuple(map(tuple, suffixes)), self.device)
+        rows, width = shared.valid.shape[0], len(tree.ids)
+        before = shared.valid[:, None, :].expand(rows, width, -1)
+        seen = torch.cat([before, tree.seen.expand(rows, -1, -1)], dim=-1)[:, None]
+        reach = tree.steps[:, None] + shared.valid.sum(1)[:, None, None]
+        apart = (reach - self._places(shared, tree.steps))[:, None]
+        out = self.later(
+            shared,
+            tree.ids.expand(rows, -1),
+            shared.start[:, None] + tree.steps,
+            self.masks(seen, apart),
+            _again(shared.cache),
+            1,
+        )
+        return out[:, tree.ends]
+
+    def _split(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Tensor:
+        layout = layout_of(tuple(map(tuple, suffixes)), self.device)
         rows = shared.valid.shape[0]
-        layout = layout_of(tuple(map(len, suffixes)), self.device)
-        ids = torch.tensor([token for s in suffixes for token in s], device=self.device)
-        positions = shared.start[:, None] + layout.steps
-        before = shared.valid[:, None, :].expand(rows, len(ids), -1)
-        cache = DynamicCache()
-        for layer, held in enumerate(shared.cache.layers):
-            cache.update(held.keys, held.values, layer)
-        if split:
-            with laid_out(self._text, layout, shared.valid):
-                out = self.later(
-                    shared, ids.expand(rows, -1), positions, before[:, None, :1], cache, 1
-                )
-        else:
-            own = layout.blocks.expand(rows, -1, -1)
-            seen = torch.cat([before, own], dim=-1)[:, None]
-            reach = layout.steps[:, None] + shared.valid.sum(1)[:, None, None]
-            apart = (reach - self._places(shared, layout.steps))[:, None]
+        unused = shared.valid[:, None, None, :].expand(rows, 1, len(layout.ids), -1)
+        with laid_out(self._text, layout, shared.valid):
             out = self.later(
-                shared, ids.expand(rows, -1), positions, self.masks(seen, apart), cache, 1
+                shared,
+                layout.ids.expand(rows, -1),
+                shared.start[:, None] + layout.steps,
+                unused[:, :, :1],
+                _again(shared.cache),
+                1,
             )
         return out[:, layout.ends]
 
@@ -254,6 +263,14 @@ class Passes:
             return plain.expand(3, *plain.shape), valid.sum(1)
         first = 1 if self.family.positions == "from_one" else 0
         return plain + first, valid.sum(1) + first
+
+
+def _again(cache: DynamicCache) -> DynamicCache:
+    """Return a cache that begins with the same keys and values and leaves the first as it is."""
+    copied = DynamicCache()
+    for layer, held in enumerate(cache.layers):
+        copied.update(held.keys, held.values, layer)
+    return copied
 
 
 def _repeat(held: Tensor, count: int) -> Tensor:

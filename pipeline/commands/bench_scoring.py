@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--counts", default="1,4,12,30", show_default=True, help="Numbers of questions.")
 @click.option("--repeats", default=3, show_default=True, help="The median of so many counts.")
 @click.option("--threads", type=int, help="Threads of a CPU; all by default.")
+@click.option("--plain/--no-plain", default=True, help="Whether the plain ways are measured too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
     *,
@@ -36,6 +37,7 @@ def command(
     counts: str,
     repeats: int,
     threads: int | None,
+    plain: bool,
     as_json: bool,
 ) -> None:
     """Measure images a second for several numbers of policies, against plain ways of asking.
@@ -56,6 +58,7 @@ def command(
         dtype="float32" if device == "cpu" else "bfloat16",
         image_px=image_px,
         repeats=repeats,
+        plain=plain,
         advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
     )
     if as_json:
@@ -111,10 +114,11 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
             str(one.questions),
             f"{1 / one.shared_s:.2f}",
             f"{one.shared_s / first:.2f}×",
-            f"{1 / one.one_by_one_s:.2f}",
-            f"{1 / one.one_batch_s:.2f}",
-            "–" if one.replicated_s is None else f"{1 / one.replicated_s:.2f}",
-            f"{one.saving:.1f}×",
+            *(
+                "–" if seconds is None else f"{1 / seconds:.2f}"
+                for seconds in (one.one_by_one_s, one.one_batch_s, one.replicated_s)
+            ),
+            "–" if one.saving is None else f"{one.saving:.1f}×",
             f"{one.ideal:.1f}×",
             one.method,
         )

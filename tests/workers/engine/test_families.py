@@ -10,6 +10,7 @@ from PIL import Image
 
 from policies.question import Question
 from workers import prompt
+from workers.attention import tree_of
 from workers.families import FAMILIES
 from workers.passes import Method, Row, Shared
 from workers.scoring import Scorer
@@ -154,3 +155,19 @@ def methods_of(made: Any) -> list[Method]:
         return ["expanded"]
     windowed = made.kind in {"gemma3", "gemma3_text", "mistral"}
     return ["expanded", "packed"] if windowed else ["expanded", "packed", "split"]
+
+
+def test_common_beginnings_run_once() -> None:
+    """Suffixes that begin alike share those tokens; each token sees what it follows and itself."""
+    tree = tree_of(((5, 6, 7), (5, 6, 8, 9), (4,)), torch.device("cpu"))
+    assert tree.ids.tolist() == [5, 6, 7, 8, 9, 4]
+    assert tree.steps.tolist() == [0, 1, 2, 2, 3, 0]
+    assert tree.ends.tolist() == [2, 4, 5]
+    assert [row.nonzero().flatten().tolist() for row in tree.seen] == [
+        [0],
+        [0, 1],
+        [0, 1, 2],
+        [0, 1, 3],
+        [0, 1, 3, 4],
+        [5],
+    ]
