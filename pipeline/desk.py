@@ -15,6 +15,7 @@ lost with Redis:
 or left something out. `KafkaError` and `pipeline.redis.Unavailable`: nothing was done; try again.
 """
 
+import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Rules:
     lease: timedelta = timedelta(minutes=2)
     undo_for: timedelta = timedelta(seconds=10)
     at_most: int = 20  # jobs that one person may hold at once
+    golden: float = 0.0  # share of claims that mix in a job whose right answer is known
     budget: Budget = field(default_factory=Budget)
 
 
@@ -135,6 +137,7 @@ class Desk:
             budget=budget or self.rules.budget,
             at_most=self.rules.at_most,
             only=only or "",
+            golden=self._golden(only),
         )
 
     def renew(self, person: Person, job_id: str, lease: int) -> datetime:
@@ -290,6 +293,45 @@ class Desk:
         entry = self._mine(person, job_id, lease)
         self._record(person, entry, "revealed", lease, seconds=seconds, weight=entry.weight)
 
+    def golden(
+        self, person: Person, job_id: str, decision_id: str, answers: Sequence[VerdictAnswer]
+    ) -> None:
+        """Let a decided item be mixed in among others, to see how people answer what is known.
+
+        Raises:
+            RefusedError: it is not a lead's wish, or the item is not known (any more), or sealed.
+        """
+        ticket = self.queue.ticket(decision_id)
+        if not person.lead:
+            raise RefusedError("only a lead says which answers are right")
+        if self.queue.marker(job_id) is None or ticket is None or ticket.decision.review is None:
+            raise RefusedError(f"the decision {decision_id} is not one that was reviewed lately")
+        queue = ticket.decision.review.queue
+        if self._sealed(queue):
+            raise RefusedError(f"the queue {queue} is sealed: nothing of it is shown again")
+        policies = self.policies()
+        _check_answers(answers, policies)
+        named = {question_of(answer, policies) for answer in answers}
+        if left := set(ticket.decision.review.questions) - named:
+            raise RefusedError(f"these questions have no answer: {', '.join(sorted(left))}")
+        weights = [f.severity.weight for f in ticket.decision.findings if f.question in named]
+        event = ReviewEvent(
+            event_id=str(uuid4()),
+            kind="golden",
+            job_id=job_id,
+            decision_id=decision_id,
+            by=person.id,
+            at=self.clock(),
+            queue=queue,
+            weight=max(weights, default=1),
+            answers=tuple(answers),
+        )
+        self._write(event, ticket.decision.content_id)
+
+    def saw(self, person: Person, entry: Entry, seconds: float) -> None:
+        """Record a clear view whose lease is over: it counts against the budget all the same."""
+        self._record(person, entry, "revealed", None, seconds=seconds, weight=entry.weight)
+
     def close(self) -> None:
         """Let go of the connections."""
         self.log.close()
@@ -381,7 +423,13 @@ class Desk:
                 **more,
             }
         )
-        content_id = _ticket(entry).decision.content_id
+        self._write(event, _ticket(entry).decision.content_id)
+
+    def _golden(self, only: str | None) -> str:
+        mixed_in = only is None and random.random() < self.rules.golden  # noqa: S311 -- no secret
+        return str(uuid4()) if mixed_in else ""
+
+    def _write(self, event: ReviewEvent, content_id: str) -> None:
         [(place, offset)] = self.log.place([review_record(event, content_id)])
         try:
             self.queue.apply_review(

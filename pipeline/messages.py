@@ -288,9 +288,8 @@ class ReviewEvent(_Door):
     """What a person did to a review job besides claiming, renewing and its verdict."""
 
     event_id: Id
-    kind: (
-        str  # moved, skipped, released, escalated, noted, revealed; an unknown one changes nothing
-    )
+    #: moved, skipped, released, escalated, noted, revealed, golden; an unknown one changes nothing
+    kind: str
     job_id: Id
     decision_id: Id
     by: Id
@@ -301,6 +300,7 @@ class ReviewEvent(_Door):
     note: str = ""
     seconds: float | None = None  # revealed: how long the media were seen clearly
     weight: int | None = None  # revealed: the weight of the severity of what was seen
+    answers: tuple[VerdictAnswer, ...] = ()  # golden: the right ones
 
 
 def text_digest(text: str) -> str | None:

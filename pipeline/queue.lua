@@ -22,6 +22,9 @@
 -- weir:{review}:verdict:JOB       string  that verdict
 -- weir:{review}:notes:JOB         list    JSON of what people noted
 -- weir:{review}:care:PERSON       hash    exposure: day, points, run, last (ms), rest (ms until which a break lasts)
+-- weir:{review}:golden:DECISION    string  the ticket of a decision whose right answers are known
+-- weir:{review}:goldens:QUEUE      hash    such a decision -> bucket in which its like would wait
+-- weir:{review}:met:PERSON         set     such decisions that this person was handed
 -- weir:{review}:flow:HOUR         hash    "queue|arrived", "queue|closed", "queue|overdue" -> count; two days
 -- weir:{review}:counts            hash    "queue|state" -> unclosed jobs in that state, "queue|late" -> overdue ones
 --
@@ -107,8 +110,13 @@ local function set_state(job, state)
   count(redis.call('HGET', P .. 'job:' .. job, 'queue'), state, 1)
 end
 
+-- A golden job is one person's alone and goes with their lease.
 local function open_again(job)
   quit_state(job)
+  if redis.call('HGET', P .. 'job:' .. job, 'part') == 'golden' then
+    redis.call('DEL', P .. 'job:' .. job)
+    return
+  end
   redis.call('HSET', P .. 'job:' .. job, 'holder', '', 'until', '', 'opened', '')
   set_state(job, 'open')
   enter(job)
@@ -169,12 +177,8 @@ end
 local function housekeep(now, limit)
   local touched = 0
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', P .. 'until', '-inf', now, 'LIMIT', 0, limit)) do
-    local f = job_fields(job, 'state', 'part')
-    if f[1] == 'leased' and f[2] ~= 'golden' then
+    if redis.call('HGET', P .. 'job:' .. job, 'state') == 'leased' then
       open_again(job)
-    elseif f[1] == 'leased' then
-      quit_state(job)
-      redis.call('DEL', P .. 'job:' .. job)
     else
       redis.call('ZREM', P .. 'until', job)
     end

@@ -1,6 +1,6 @@
 -- Applies what a person did to a job, from the log or, early, by the one who wrote it there.
 -- ARGV: partition, offset, 1 where early, kind, job, person, lease or '', JSON of the rest
---   (queue, by, ms, seconds, weight, day, points_in_a_row, rest_ms, note)
+--   (queue, ms, seconds, weight, day, in_a_row, rest_ms, note, decision, bucket)
 -- Returns 1 where it was applied, 0 where it had been, LOST where Redis was emptied.
 
 local partition, offset, early = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
@@ -10,7 +10,7 @@ local rest = cjson.decode(ARGV[8])
 if not redis.call('HGET', P .. 'offsets', partition) then return 'LOST' end
 if not exists(job) then job = job_of(job) end
 -- A job that is not rebuilt yet meets this record when its turn comes.
-if early and not exists(job) and kind ~= 'revealed' then return 0 end
+if early and not exists(job) and kind ~= 'revealed' and kind ~= 'golden' then return 0 end
 local done = tonumber(redis.call('HGET', P .. 'offsets', partition))
 local mine = turn(partition, offset, early)
 if not early then
@@ -75,15 +75,23 @@ if kind == 'revealed' then
   expose()
   return 1
 end
+if kind == 'golden' then
+  local ticket = redis.call('GET', P .. 'ticket:' .. rest.decision)
+  if ticket then
+    redis.call('SET', P .. 'golden:' .. rest.decision, ticket)
+    redis.call('HSET', P .. 'goldens:' .. rest.queue, rest.decision, rest.bucket)
+  end
+  return 1
+end
 if not exists(job) then return 1 end
 if kind == 'skipped' then
   let_go()
-  bar(person)
+  if exists(job) then bar(person) end
 elseif kind == 'released' then
   let_go()
 elseif kind == 'moved' or kind == 'escalated' then
   let_go()
-  go(rest.queue)
+  if exists(job) then go(rest.queue) end
 end
-if rest.note ~= '' then redis.call('RPUSH', P .. 'notes:' .. job, rest.note) end
+if rest.note ~= '' and exists(job) then redis.call('RPUSH', P .. 'notes:' .. job, rest.note) end
 return 1

@@ -24,7 +24,8 @@ elseif what == 'close' then
   end
 elseif what == 'ignore' and exists(job) then
   local state = redis.call('HGET', P .. 'job:' .. job, 'state')
-  if ARGV[7] == '1' and (state == 'sent' or state == 'sending') then open_again(job) end
+  local golden = redis.call('HGET', P .. 'job:' .. job, 'part') == 'golden'
+  if (ARGV[7] == '1' or golden) and (state == 'sent' or state == 'sending') then open_again(job) end
 end
 advance(partition, string.format('%d', offset + 1))
 return 1

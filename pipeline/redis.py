@@ -273,6 +273,8 @@ class ReviewQueue:
         """Apply what a person did, from the log or, early, by the one who wrote it; return whether it was its turn."""
         rest = {
             "queue": event.queue or "",
+            "decision": event.decision_id,
+            "bucket": str(self._golden_bucket(event)) if event.kind == "golden" else "",
             "ms": _stamp(event.at),
             "seconds": event.seconds or 0,
             "weight": event.weight or 0,
@@ -298,6 +300,20 @@ class ReviewQueue:
             )
         )
 
+    def _golden_bucket(self, event: ReviewEvent) -> Bucket | None:
+        """Return where a job like this one would wait; nobody who answered it is asked again."""
+        ticket, marker = self.ticket(event.decision_id), self.marker(event.job_id)
+        if ticket is None:
+            return None
+        decision = ticket.decision
+        return Bucket(
+            queue=event.queue or "",
+            language=(decision.content.language or "") if ticket.event.text else "",
+            policies=tuple(dict.fromkeys(answer.policy for answer in event.answers)),
+            weight=event.weight or 1,
+            barred=(marker.by,) if marker is not None and marker.by else (),
+        )
+
     def forget(self) -> None:
         """Delete everything of the queue, to be made again from the log."""
         batch: list[bytes] = []
@@ -321,9 +337,12 @@ class ReviewQueue:
         budget: Budget,
         at_most: int = 20,
         only: str = "",
-        today: str | None = None,
+        golden: str = "",
     ) -> Handed:
-        """Hand out the jobs that stand first among those that this person may take."""
+        """Hand out the jobs that stand first among those that this person may take.
+
+        With `golden`, the id for it, one job of known answers is mixed in, where there is one that they have not met.
+        """
         who = {
             "id": safe(person.id),
             "lead": person.lead,
@@ -333,12 +352,12 @@ class ReviewQueue:
             "policies": False if person.policies is None else person.policies,
         }
         care = {
-            "day": today or datetime.now(UTC).date().isoformat(),
+            "day": datetime.now(UTC).date().isoformat(),
             "points": budget.a_day,
             "mild": budget.mild,
         }
         reason, rows = self._run(
-            "claim", json.dumps(who), count, _ms(lease), json.dumps(care), at_most, only
+            "claim", json.dumps(who), count, _ms(lease), json.dumps(care), at_most, only, golden
         )
         return Handed(
             entries=tuple(_entry(row[0].decode(), _pairs(row[1]), row[2]) for row in rows),
@@ -377,11 +396,9 @@ class ReviewQueue:
         for job_id in dict.fromkeys((name, self.job_id(name))):
             fields = self._redis.hgetall(f"{PREFIX}job:{job_id}")
             if fields:
-                blob = (
-                    self._redis.get(f"{PREFIX}ticket:{fields[b'decision'].decode()}")
-                    if ticket
-                    else None
-                )
+                kind = "golden" if fields[b"part"] == b"golden" else "ticket"
+                blob_key = f"{PREFIX}{kind}:{fields[b'decision'].decode()}"
+                blob = self._redis.get(blob_key) if ticket else None
                 return _entry(job_id, fields, blob)
         return None
 

@@ -48,6 +48,9 @@ class Weighing:
                 error=str(error),
             )
             return Work(record=record, result=Ignored(reason="unreadable"))
+        if verdict.part == "golden":
+            ignored = Ignored(reason="golden")
+            return Work(record=record, job_id=verdict.job_id, verdict=verdict, result=ignored)
         entry = self._find(verdict)
         if entry is None or entry.ticket is None:
             return self._withdraw(record, verdict)

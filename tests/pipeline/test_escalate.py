@@ -1,7 +1,7 @@
 """The people's side on a real Kafka and a real Redis: tickets become jobs, verdicts become decisions."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -517,7 +517,9 @@ def test_appeal_goes_to_somebody_else(house: House, fresh: bool) -> None:  # noq
         [Outgoing(topic=APPEALS, key=b"c-d1", value=appeal.model_dump_json().encode())]
     )
     appeals = house.appeals()
-    house.until(lambda: appeals.turn() or house.queue.entry("a1"))
+    while house.queue.entry("a1") is None:
+        appeals.turn()
+        house.escalate.turn()
     entry = house.opened("a1")
     assert (entry.queue, entry.part, entry.barred) == ("appeals", "appeal", ("ann",))
     assert entry.ticket is not None
@@ -534,6 +536,36 @@ def test_appeal_goes_to_somebody_else(house: House, fresh: bool) -> None:  # noq
     house.lose_redis()
     house.closed("a1")
     house.closed("d1")
+
+
+def test_known_answers_are_mixed_in(house: House) -> None:
+    """An item of known answers comes like any other job, once a person, decides nothing, and survives a lost Redis."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+    house.made(1)
+    right = says("violates").answers
+    with pytest.raises(RefusedError, match="only a lead"):
+        house.desk.golden(ANN, "d1", "d1", right)
+    house.desk.golden(LEA, "d1", "d1", right)
+    house.lose_redis()
+    mixing = replace(house.desk, rules=replace(house.desk.rules, golden=1.0))
+
+    handed = house.until(lambda: mixing.claim(BOB).entries)
+
+    [entry] = handed
+    assert entry.part == "golden"
+    assert entry.job_id not in {"d1", entry.decision_id}
+    assert entry.ticket is not None
+    assert entry.ticket.decision.decision_id == "d1"
+    assert not mixing.claim(ANN).entries
+    verdict = mixing.resolve(BOB, entry.job_id, entry.lease, says("allowed"), at_once=True)
+    assert verdict.part == "golden"
+    house.until(lambda: house.queue.entry(entry.job_id) is None)
+    assert not mixing.claim(BOB).entries
+    house.made(1)
+    assert all(d.open + d.leased + d.waiting == 0 for d in house.desk.stats())
 
 
 def test_desk_refuses_what_is_not_said_or_not_allowed(house: House) -> None:
