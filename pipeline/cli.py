@@ -12,6 +12,8 @@ COMMANDS: Final = {
     "topics": ("pipeline.commands.topics", "Create and check the Kafka topics."),
     "deadletters": ("pipeline.commands.deadletters", "List and replay dead letters."),
     "queue": ("pipeline.commands.queue", "Look at, claim from and rebuild the review queue."),
+    "serve": ("pipeline.commands.serve", "Serve the console in which people review."),
+    "people": ("pipeline.commands.people", "Say who may sign in to the console, and as what."),
     "pool": ("pipeline.commands.pool", "Look at and stop the pool of workers."),
     "model": ("pipeline.commands.model", "Look at, evaluate and probe classifiers."),
     "calibrate": ("pipeline.commands.calibrate", "Fit what scores mean, from labelled uploads."),

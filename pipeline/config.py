@@ -124,6 +124,18 @@ class Stream(_Section):
     max_rescores: Annotated[int, Field(ge=1)] = 5
 
 
+class Console(_Section):
+    """The console for people."""
+
+    #: Accounts and roles, as `weir people add` writes them.
+    people: Path = Path("people.yaml")
+    #: Whoever opens `/welcome?token=…` with this is signed in with every role; on the own machine only.
+    invitation: SecretStr | None = None
+    #: Share of jobs at which the model's opinion is hidden, to measure how much it sways people.
+    blind: Annotated[float, Field(ge=0, le=1)] = 0.0
+    session_h: Annotated[float, Field(gt=0)] = 8.0
+
+
 class Telemetry(_Section):
     """Logs and metrics."""
 
@@ -153,6 +165,7 @@ class Settings(BaseSettings):
     media: Media = Media()
     pool: PoolSettings = PoolSettings()
     stream: Stream = Stream()
+    console: Console = Console()
     telemetry: Telemetry = Telemetry()
     classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
 

@@ -220,3 +220,18 @@ def constant(
         )
 
     return judge
+
+
+class StubLog:
+    """A `pipeline.desk.Log` that writes to a `StubBroker`."""
+
+    def __init__(self, broker: StubBroker) -> None:
+        self._broker = broker
+
+    def place(self, records: Sequence[Outgoing]) -> list[tuple[Partition, int]]:
+        """Write the records and return the partition and the offset of each."""
+        written = [self._broker.write(record) for record in records]
+        return [(record.place, record.offset) for record in written]
+
+    def close(self) -> None:
+        """There is nothing to let go of."""

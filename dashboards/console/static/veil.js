@@ -1,0 +1,129 @@
+// Media: a blurred copy until somebody asks for the clear one, and again whenever they turn away.
+
+import { call } from "./call.js";
+
+const IDLE_MS = 30_000;
+const frame = document.querySelector("#media");
+const button = document.querySelector("#reveal");
+
+function drawn(link) {
+  const picture = document.createElement("img");
+  picture.addEventListener("error", () => {
+    picture.dataset.broken = "This medium cannot be shown.";
+    picture.alt = picture.dataset.broken;
+  });
+  picture.draggable = false;
+  picture.src = link;
+  return picture;
+}
+
+export class Veil {
+  constructor(setup, failed) {
+    this.setup = setup;
+    this.failed = failed;
+    this.job = null;
+    this.open = false;
+    this.turn = 0;
+    this.ready = new Map();
+    for (const kind of ["keydown", "pointermove", "pointerdown"]) {
+      addEventListener(kind, () => this.stir(), { passive: true });
+    }
+    addEventListener("blur", () => this.close());
+    addEventListener("pagehide", () => this.close());
+    document.addEventListener("visibilitychange", () => document.hidden && this.close());
+    if (setup.reveal === "hold") {
+      button.addEventListener("pointerdown", () => this.reveal());
+      for (const kind of ["pointerup", "pointerleave", "pointercancel"]) {
+        button.addEventListener(kind, () => this.close());
+      }
+    } else {
+      button.addEventListener("click", () => this.press());
+    }
+  }
+
+  // Blurred copies of what comes next are fetched ahead, never clear ones.
+  prepare(jobs) {
+    const links = jobs.flatMap((job) => job.media);
+    this.ready = new Map(links.map((link) => [link, this.ready.get(link) ?? drawn(link)]));
+  }
+
+  show(job) {
+    this.close();
+    this.job = job;
+    frame.classList.remove("zoomed");
+    frame.classList.toggle("many", job.media.length > 1);
+    this.draw(job.media, "blurred");
+    if (this.setup.blur === "severe" && job.weight <= 1 && document.hasFocus()) this.reveal();
+  }
+
+  draw(links, how) {
+    frame.classList.toggle("grey", this.setup.grey && how === "clear");
+    if (!links.length) {
+      const none = document.createElement("p");
+      none.textContent = "No media: the words alone.";
+      frame.replaceChildren(none);
+      button.hidden = true;
+      return;
+    }
+    button.hidden = false;
+    button.replaceChildren(...this.label(how));
+    frame.replaceChildren(
+      ...links.map((link, index) => {
+        const picture = this.ready.get(link) ?? drawn(link);
+        picture.alt = picture.dataset.broken ?? `Medium ${index + 1} of ${links.length}, ${how}`;
+        return picture;
+      }),
+    );
+  }
+
+  label(how) {
+    const key = document.createElement("kbd");
+    key.textContent = "Space";
+    const held = this.setup.reveal === "hold";
+    const words = how === "clear" ? (held ? "Let go to veil " : "Veil ") : held ? "Hold to reveal " : "Reveal ";
+    return [document.createTextNode(words), key];
+  }
+
+  press() {
+    return this.open ? this.close() : this.reveal();
+  }
+
+  async reveal() {
+    const job = this.job;
+    if (!job || this.open || !job.media.length) return;
+    this.open = true;
+    const turn = ++this.turn;
+    this.stir();
+    try {
+      const said = await call("/api/reveal", { job: job.job, lease: job.lease });
+      if (this.open && turn === this.turn) this.draw(said.media, "clear");
+      else this.stop(job);
+    } catch (error) {
+      this.open = false;
+      this.failed(job, error);
+    }
+  }
+
+  close() {
+    clearTimeout(this.idle);
+    if (!this.open) return;
+    this.open = false;
+    this.turn++;
+    this.draw(this.job.media, "blurred");
+    this.stop(this.job);
+  }
+
+  // What waits for its answer when the page goes is sent all the same.
+  stop(job) {
+    call("/api/veil", { job: job.job, lease: job.lease }, { keepalive: true }).catch(() => {});
+  }
+
+  stir() {
+    clearTimeout(this.idle);
+    if (this.open) this.idle = setTimeout(() => this.close(), IDLE_MS);
+  }
+
+  zoom() {
+    frame.classList.toggle("zoomed");
+  }
+}

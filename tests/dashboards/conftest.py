@@ -1,0 +1,255 @@
+"""One console on a real Redis and one real Chromium for all tests of the console; each test has its own jobs."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+
+from dashboards.console import access
+from dashboards.console.app import console
+from dashboards.console.site import Site
+from pipeline.desk import Desk, Rules
+from pipeline.messages import (
+    AUDIT,
+    REVIEWS,
+    TICKETS,
+    Content,
+    Decision,
+    Finding,
+    Rationale,
+    Review,
+    Source,
+    Ticket,
+    UploadEvent,
+)
+from pipeline.people import Account, Accounts, add, hashed
+from pipeline.redis import Projected, ReviewQueue, Shelf
+from pipeline.review import job_of
+from pipeline.stub import StubBroker, StubLog
+from policies.folder import read_policies
+from policies.schema import Action, Severity, Status
+from workers.store import Access, open_stores
+
+POLICIES = read_policies(Path(__file__).parents[2] / "policies")
+PASSWORD = "a long enough password"
+#: What of Chromium's own a test has no use for.
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+
+
+@dataclass
+class House:
+    """The console, and what a test does behind it."""
+
+    url: str
+    site: Site
+    broker: StubBroker
+    chromium: Browser
+    offset: int = 0
+    open: list[BrowserContext] = field(default_factory=list)
+
+    def put(self, name: str, *, policy: str = "weapons", text: str = "", **said: Any) -> None:
+        """Project one job: an upload that a policy wants a person to see."""
+        more = {"queue": "weapons", "interval": (0.62, 0.79), "rationale": None, **said}
+        clause = more.get("clause")
+        question = policy if clause is None else f"{policy}/{clause}"
+        event = UploadEvent.model_validate(
+            {
+                "event_id": name,
+                "content_id": f"c-{name}",
+                "author_id": "a-9",
+                "media": [] if more.get("media") is False else [{"uri": "weapon.png"}],
+                "text": text,
+                "context": {"surface": "feed"},
+            }
+        )
+        finding = Finding(
+            policy=policy,
+            policy_version=1,
+            status=Status.LIVE,
+            severity=Severity(more.get("severity", "high")),
+            clause=clause,
+            question=question,
+            question_digest="sha256:q",
+            score=1.0,
+            probability=0.71,
+            interval=more["interval"],
+            calibration="fresh" if more["interval"] else "none",
+            answered_by="sha256:m",
+            rationale=None if more["rationale"] is None else Rationale(**more["rationale"]),
+            outcome="review",
+        )
+        decision = Decision(
+            decision_id=name,
+            source=Source(topic="media.uploads", partition=0, offset=self.offset),
+            event_id=name,
+            content_id=f"c-{name}",
+            author_id="a-9",
+            content=Content(media=(f"sha256:{name}",), language=more.get("language")),
+            context={"surface": "feed"},
+            action=Action.HOLD,
+            review=Review(
+                queue=more["queue"],
+                priority=20.0,
+                due_at=None,
+                reason=more.get("reason", "band"),
+                questions=more.get("questions", (question,)),
+            ),
+            findings=(finding,),
+            policy_set=POLICIES.digest,
+            decided_at=datetime.now(UTC),
+        )
+        ticket = Ticket(decision=decision, event=event)
+        now = datetime.now(UTC) - timedelta(seconds=60 - self.offset)
+        job = job_of(ticket, POLICIES, POLICIES.queues, recorded_at=now)
+        self.site.desk.queue.project(
+            TICKETS,
+            0,
+            start=self.offset,
+            end=self.offset + 1,
+            tickets=[Projected(offset=self.offset, ticket=ticket, job=job)],
+        )
+        self.offset += 1
+
+    def cookie(self, person: str) -> dict[str, str]:
+        """Return the cookie of a new session."""
+        return {access.COOKIE: access.begin(self.site, person)}
+
+    def token(self, cookie: dict[str, str]) -> str:
+        """Return what a session's own pages send along."""
+        found = self.site.shelf.get(access._session(cookie[access.COOKIE]))
+        assert found is not None
+        return str(json.loads(found)["csrf"])
+
+    def page(self, person: str | None, path: str = "/triage", **options: Any) -> Page:
+        """Return a page of somebody who is signed in."""
+        context = self.chromium.new_context(
+            base_url=self.url, viewport={"width": 1366, "height": 768}, **options
+        )
+        context.set_default_timeout(60_000)
+        self.open.append(context)
+        if person is not None:
+            [(name, value)] = self.cookie(person).items()
+            context.add_cookies([{"name": name, "value": value, "url": self.url}])
+        page = context.new_page()
+        page.goto(path)
+        return page
+
+    def verdict(self, job: str) -> dict[str, Any] | None:
+        """Return the answers to a job that wait to be sent."""
+        found = self.site.desk.queue.pending(job)
+        return None if found is None else found.model_dump(mode="json")
+
+    def seen(self, topic: str = AUDIT) -> list[dict[str, Any]]:
+        """Return what was written to a topic."""
+        return [json.loads(r.value or b"") for r in self.broker.written(topic)]
+
+
+@pytest.fixture(scope="session")
+def _chromium() -> Iterator[Browser]:
+    play: Playwright
+    with sync_playwright() as play:
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = play.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def _console(
+    redis_server: int, _chromium: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    folder: Path = tmp_path_factory.mktemp("console")
+    (folder / "weapon.png").write_bytes(drawing())
+    people = folder / "people.yaml"
+    everywhere = tuple(POLICIES.queues)
+    skills = tuple({skill for queue in POLICIES.queues.values() for skill in queue.skills})
+    password = hashed(PASSWORD)
+    for name, roles in {
+        "ann": ("reviewer",),
+        "bob": ("reviewer",),
+        "lea": ("reviewer", "lead"),
+        "wes": ("wellbeing",),
+        "aud": ("author",),
+        "opa": ("operator",),
+        "ivy": ("integrator",),
+    }.items():
+        account = Account.model_validate(
+            {"password": password, "roles": roles, "skills": skills, "languages": ("en", "de")}
+        )
+        add(people, name, account)
+    add(people, "tim", Account(password=password, queues=everywhere[:1]))
+    url = f"redis://127.0.0.1:{redis_server}/0"
+    broker = StubBroker()
+    desk = Desk(
+        queue=ReviewQueue(url),
+        log=StubLog(broker),
+        policies=lambda: POLICIES,
+        queues=POLICIES.queues,
+        rules=Rules(),
+    )
+    site = Site(
+        desk=desk,
+        shelf=Shelf(url),
+        accounts=Accounts(people),
+        store=open_stores(Access(folder=folder)),
+        invitation="an invitation",
+    )
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(console(site), log_level="error", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield House(
+        url=f"http://127.0.0.1:{listening.getsockname()[1]}",
+        site=site,
+        broker=broker,
+        chromium=_chromium,
+    )
+    server.should_exit = True
+    thread.join(10)
+    site.close()
+
+
+@pytest.fixture
+def house(_console: House, redis_url: str) -> Iterator[House]:
+    """Return the console with an empty queue."""
+    _console.broker.records.clear()
+    _console.offset = 0
+    for topic in (TICKETS, REVIEWS):
+        _console.site.desk.queue.begin(topic, 0, 0)
+    _console.site.desk.queue.configure(POLICIES.queues)
+    yield _console
+    for context in _console.open:
+        context.close()
+    _console.open.clear()
+
+
+def drawing() -> bytes:
+    """Return a picture in strong colours, with a word in its metadata that must reach nobody."""
+    picture = Image.new("RGB", (640, 480), "white")
+    pen = ImageDraw.Draw(picture)
+    for x in range(0, 640, 40):
+        pen.rectangle((x, 0, x + 19, 479), fill="red")
+    exif = Image.Exif()
+    exif[0x010E] = "secret-of-the-uploader"
+    out = BytesIO()
+    picture.save(out, "PNG", exif=exif)
+    return out.getvalue()
