@@ -9,7 +9,6 @@ on Ctrl-C, and when its parent dies.
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import secrets
@@ -82,14 +81,16 @@ class Stack:
         self._add(
             self._weir("pipeline", "run", extra={"WEIR_TELEMETRY_METRICS_PORT": str(metrics)})
         )
-        self._await(self._parts[-1], f"127.0.0.1:{metrics}")
-        console = self._start_console()
+        pipeline = self._parts[-1]
+        console, port, url = self._start_console()
+        self._await(pipeline, f"127.0.0.1:{metrics}")
+        self._await(console, f"127.0.0.1:{port}")
         self._write_environment()
         _say(
             ready=True,
             environment=self.variables,
             file=str(self.data / "env"),
-            console=console,
+            console=url,
             logs=str(self.logs),
         )
 
@@ -154,19 +155,14 @@ class Stack:
         if part.process.wait(_PATIENCE_S):
             raise PartError("topics", "they could not be created", part.tail())
 
-    def _start_console(self) -> str | None:
-        if importlib.util.find_spec("dashboards.console") is None:
-            return None
-        if importlib.util.find_spec("dashboards.console.__main__") is None:
-            return None
+    def _start_console(self) -> tuple[Part, int, str]:
         port = free_port()
         # Whoever can read this terminal may look at everything: it is a stack for trying out, on this machine only.
         token = secrets.token_urlsafe(24)
         command = [sys.executable, "-m", "dashboards.console", "--port", str(port)]
         env = self.base | self.variables | {"WEIR_CONSOLE_INVITATION": token}
         part = self._add(processes.start("console", command, logs=self.logs, env=env))
-        self._await(part, f"127.0.0.1:{port}")
-        return f"http://127.0.0.1:{port}/welcome?token={token}"
+        return part, port, f"http://127.0.0.1:{port}/welcome?token={token}"
 
     def _redis_folder(self, *, survives: bool) -> Path:
         # What the queue knows of a broker that forgets everything must be forgotten with it.

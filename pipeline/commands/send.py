@@ -14,6 +14,9 @@ from pipeline.errors import PipelineError
 from pipeline.messages import Decision
 from workers.errors import WorkerError
 
+#: Columns of a table that goes to no terminal.
+_WIDTH = 140
+
 
 @click.command(epilog="Exit codes: 0 all sent (and decided), 1 something is missing, 2 wrong use.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -85,7 +88,9 @@ def send(
     if as_json:
         _print([decision.model_dump(mode="json") for decision in in_order], as_json=True)
     else:
-        Console().print(tables.decisions(in_order))
+        # A file or a pipe has no width: wide enough to read the reasons there.
+        out = Console()
+        Console(width=None if out.is_terminal else _WIDTH).print(tables.decisions(in_order))
     missing = [event.content_id for event in events if event.event_id not in found]
     if missing:
         click.echo(f"not decided within {timeout_s:g} s: {', '.join(missing)}", err=True)

@@ -142,9 +142,8 @@ def _still(stack: Part) -> None:
 
 
 def _say_where(ready: dict[str, Any], console: Console) -> None:
-    queue = ready["console"] or "weir queue stats · weir queue peek"
     # Paths and commands are to be copied, so no line is broken.
-    console.print(f"\nThe review queue: [bold]{queue}[/bold]", soft_wrap=True)
+    console.print(f"\nThe review queue: [bold]{ready['console']}[/bold]", soft_wrap=True)
     console.print(
         f"Other terminals find this stack after: [bold]. {ready['file']}[/bold]", soft_wrap=True
     )
