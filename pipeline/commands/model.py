@@ -30,11 +30,15 @@ def command() -> None:
 def info(names: tuple[str, ...], *, as_json: bool) -> None:
     """Load configured classifiers (all by default) and say what each is and covers."""
     from pipeline.config import Settings
+    from policies.errors import PolicyError
     from policies.folder import read_policies
     from workers.errors import CheckpointError
 
     settings = Settings()
-    policies = read_policies(settings.policies)
+    try:
+        policies = read_policies(settings.policies)
+    except PolicyError as error:
+        raise click.ClickException(str(error)) from error
     rows = []
     for name in names or tuple(spec.name for spec in settings.classifiers):
         try:

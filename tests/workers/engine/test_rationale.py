@@ -1,0 +1,161 @@
+"""Reasons: held to their form, read with suspicion, and put to the proof."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from policies.question import Question
+from workers import prompt
+from workers.classifier import Classification, Item, Picture
+from workers.continuing import written
+from workers.loading import load
+from workers.passes import Row
+from workers.rationale import Reasons, cut
+from workers.reason import MAX_TEXT, Reason, ask_alone, read
+from workers.spec import ClassifierSpec
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+Noise = Callable[..., Image.Image]
+
+
+def said(**changes: Any) -> str:
+    """Return a good reason as JSON, with changes."""
+    good = {"clause": "W1", "text": "A pistol.", "media": 0, "box": [10, 20, 30, 40]}
+    return json.dumps(good | changes)
+
+
+def test_a_good_reason_is_read(questions: tuple[Question, ...]) -> None:
+    """Clause, words and place come out; the place as shares of the picture."""
+    assert read(said(), questions[0]) == Reason(
+        clause="W1", text="A pistol.", seen=True, box=(0.1, 0.2, 0.3, 0.4)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        said(clause="X9"),
+        said(clause="A1"),
+        said(text=" \u200b"),
+        said(box=[30, 20, 10, 40]),
+        said(box=[0, 0, 0, 101]),
+        said(box=[1, 2, 3]),
+        said(box="all"),
+    ],
+)
+def test_bad_reasons_are_none(text: str, questions: tuple[Question, ...]) -> None:
+    """What is no JSON, names no clause of the policy, or no possible place, is no reason."""
+    assert read(text, questions[0]) is None
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text makes reading fail, and no words come out that are hidden or too long."""
+    from policies.question import Forbidden
+
+    question = Question(id="q", policy="q", question="?", forbidden=(Forbidden(id="W1", text="x"),))
+    assert read(text, question) is None or text
+    found = read(said(text=text, box=None), question)
+    if found is not None:
+        assert len(found.text) <= MAX_TEXT
+        assert found.text.isprintable()
+
+
+def test_clause_alone_drops_beaten_exceptions(questions: tuple[Question, ...]) -> None:
+    """The question about one clause leaves out the exceptions that the clause beats."""
+    assert ask_alone(questions[0], "W1").allowed == ()
+    assert [e.id for e in ask_alone(questions[0], "W2").allowed] == ["A1"]
+
+
+def test_a_cut_holds_its_place() -> None:
+    """The cut-out holds the whole box and something around it, at every edge."""
+    image = Image.new("RGB", (200, 100))
+    for box in ((0.0, 0.0, 0.05, 0.05), (0.9, 0.9, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)):
+        part = cut(image, box)
+        assert part.width >= 200 * (box[2] - box[0]) - 1
+        assert part.height >= 100 * (box[3] - box[1]) - 1
+
+
+@pytest.mark.parametrize("kind", ["fast_vlm", "paligemma", "mllama", "qwen2_5_vl"])
+def test_form_is_kept_by_random_weights(
+    kind: str, tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """Even random weights write JSON of the form, with a clause of the policy, in every tier."""
+    reasons = Reasons(tiny(kind).scorer())
+    row = Row(shared=prompt.prefix(images=1), image=noise(1), asked=(0,))
+    text = reasons._write(row, questions[0])
+    assert json.loads(text)["clause"] in {"W1", "W2"}
+
+
+def test_the_cache_writes_what_the_model_writes(tiny: Callable[[str], Any], noise: Noise) -> None:
+    """Continuing on the shared prefix gives the tokens of the model's own generation."""
+    made = tiny("qwen2_5_vl")
+    scorer = made.scorer()
+    row = Row(shared=prompt.prefix(images=1, caption="for sale"), image=noise(2), asked=(0,))
+    tokens = written(scorer.passes, row, "Why?", lambda logits: int(logits.argmax()), limit=8)
+    inputs = scorer.passes.inputs([scorer.dialogue.whole(row.shared, "Why?")], [row])
+    with torch.inference_mode():
+        out = made.model.generate(
+            **inputs, max_new_tokens=8, min_new_tokens=8, do_sample=False, pad_token_id=0
+        )
+    assert tokens == out[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+class Denying(Reasons):
+    """Reasons whose model wrote a given text."""
+
+    def __init__(self, scorer: Any, text: str) -> None:
+        super().__init__(scorer)
+        self._text = text
+
+    def _write(self, row: Row, question: Question) -> str:
+        del row, question
+        return self._text
+
+
+def test_denied_and_unreadable_reasons_are_unsupported(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """A reason stands exactly where the clause alone, and the place alone, are answered Yes."""
+    scorer = tiny("fast_vlm").scorer()
+    pixels = np.asarray(noise(4, 90, 60))
+    item = Item(pictures=(Picture(media=2, pixels=pixels),), caption="for sale")
+    found = Classification(question="weapons", score=1.0, media=2)
+    broken = Denying(scorer, "{").explain(item, questions[0], found)
+    assert (broken.clause, broken.supported) == (None, False)
+    reason = Denying(scorer, said()).explain(item, questions[0], found)
+    assert reason.media == 2
+    alone = ask_alone(questions[0], "W1")
+    shared = prompt.prefix(images=1, caption="for sale")
+    image = Image.fromarray(pixels)
+    scores = [
+        scorer.score([Row(shared=shared, image=seen, asked=(0,))], [prompt.suffix(alone)])[0][0]
+        for seen in (image, cut(image, (0.1, 0.2, 0.3, 0.4)))
+    ]
+    assert reason.supported == all(odds.score > 0 for odds in scores)
+
+
+def test_switched_off_reasons_are_empty(
+    saved: Callable[[str], Path], questions: tuple[Question, ...]
+) -> None:
+    """Without rationales a classifier explains nothing."""
+    spec = ClassifierSpec(model=str(saved("fast_vlm")), rationales=False)
+    item = Item(caption="for sale")
+    classifier = load(spec)
+    found = classifier.classify([item], questions[:1])[0][0]
+    assert classifier.explain(item, [(questions[0], found)]) == []
+    shown = load(replace(spec, rationales=True)).explain(item, [(questions[0], found)])
+    assert [reason.question for reason in shown] == ["weapons"]
