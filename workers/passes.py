@@ -216,7 +216,8 @@ class Passes:
         return self._form(near)
 
     def _form(self, seen: Tensor) -> Tensor:
-        if self._text._attn_implementation == "sdpa":  # noqa: SLF001 -- it has no other name
+        # On a CPU a boolean mask would be made into numbers again in every layer.
+        if self.device.type != "cpu" and self._text._attn_implementation == "sdpa":  # noqa: SLF001 -- it has no other name
             return seen
         lowest = torch.finfo(self.model.dtype).min
         return torch.zeros_like(seen, dtype=self.model.dtype).masked_fill(~seen, lowest)
