@@ -1,0 +1,55 @@
+"""Writes labelled scenes for the shipped policies: ``python -m workers.mini.export FOLDER``.
+
+The folder is what `weir calibrate` and `weir model eval` read: pictures and labels.jsonl.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import get_args
+
+from PIL import Image
+from rich.progress import track
+
+from policies.folder import read_policies
+from workers.mini.material import Split
+from workers.mini.truth import TRUTHS, labelled
+
+
+def export(folder: Path, policies: Path, *, split: Split, seed: int, count: int) -> int:
+    """Write `count` scenes for each policy with a known truth and return how many there are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    questions = [q for p in read_policies(policies) for q in p.questions if q.policy in TRUTHS]
+    total = count * len({question.policy for question in questions})
+    scenes = labelled(questions, split=split, seed=seed, count=count)
+    with (folder / "labels.jsonl").open("w", encoding="utf-8") as lines:
+        for number, scene in enumerate(track(scenes, "Drawing scenes", total=total)):
+            name = f"{number:05}.png"
+            Image.fromarray(scene.pixels).save(folder / name)
+            row = {
+                "id": f"{split}-{seed}-{number}",
+                "media": [name],
+                "caption": scene.caption,
+                "answers": dict(scene.answers),
+            }
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return total
+
+
+def main() -> None:
+    """Read the arguments and write the scenes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--policies", type=Path, default=Path("policies"))
+    parser.add_argument("--split", choices=get_args(Split), default="validation")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=200, help="scenes a policy")
+    given = parser.parse_args()
+    total = export(
+        given.folder, given.policies, split=given.split, seed=given.seed, count=given.count
+    )
+    print(f"{total} labelled scenes in {given.folder}")  # noqa: T201 -- a script speaks
+
+
+if __name__ == "__main__":
+    main()
