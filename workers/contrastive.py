@@ -36,6 +36,7 @@ class ContrastiveClassifier:
 
     def __init__(self, spec: ClassifierSpec) -> None:
         self._spec = spec
+        weights.check_options(spec, weights.LOADING | {"ordinary"})
         folder = weights.folder_of(spec)
         self.model = weights.model_of(AutoModel, spec, folder)
         if not hasattr(self.model, "get_image_features") or not hasattr(self.model, "logit_scale"):

@@ -28,6 +28,9 @@ class GenerativeClassifier:
 
     def __init__(self, spec: ClassifierSpec) -> None:
         self._spec = spec
+        weights.check_options(
+            spec, weights.LOADING | {"token_budget", "sharing", "mass", "image_backend"}
+        )
         folder = weights.folder_of(spec)
         config = weights.config_of(folder)
         text_only = spec.kind == "text"

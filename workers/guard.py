@@ -59,6 +59,9 @@ class GuardClassifier:
 
     def __init__(self, spec: ClassifierSpec) -> None:
         self._spec = spec
+        weights.check_options(
+            spec, weights.LOADING | {"dialect", "policy_text", "lead", "yes", "no", "token_budget"}
+        )
         folder = weights.folder_of(spec)
         config = weights.config_of(folder)
         kind = str(config.get("model_type"))

@@ -25,6 +25,7 @@ class LabelClassifier:
 
     def __init__(self, spec: ClassifierSpec) -> None:
         self._spec = spec
+        weights.check_options(spec, weights.LOADING)
         folder = weights.folder_of(spec)
         sees = spec.kind == "image"
         self._reads: frozenset[Part] = frozenset({"image"} if sees else {"caption"})

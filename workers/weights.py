@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,9 @@ from workers.spec import BUNDLED, ClassifierSpec
 
 #: What of a repository is fetched: no pickles, no code.
 _WANTED: Final = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+
+#: Options of every model that is loaded here.
+LOADING: Final = frozenset({"device", "attention", "compile"})
 
 _DTYPES: Final = {
     "float32": torch.float32,
@@ -53,6 +56,21 @@ def config_of(folder: Path) -> dict[str, Any]:
     """Return the checkpoint's own configuration."""
     text: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return text
+
+
+def check_options(spec: ClassifierSpec, known: Collection[str]) -> None:
+    """Refuse an option that this kind of classifier does not have.
+
+    Raises:
+        CheckpointError: there is one; names those that there are.
+    """
+    for name in spec.options:
+        if name not in known:
+            told = ", ".join(sorted(known))
+            raise CheckpointError(
+                "options",
+                f"classifier {spec.name}: {spec.kind} has no option {name!r}; it has {told}",
+            )
 
 
 def device_of(options: Mapping[str, Any]) -> torch.device:

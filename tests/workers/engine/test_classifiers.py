@@ -214,3 +214,12 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     with pytest.raises(CheckpointError, match="safetensors"):
         load(ClassifierSpec(model=str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["fast_vlm", "clip", "vit", "shieldgemma2"])
+def test_unknown_option_is_refused(kind: str, saved: Saved) -> None:
+    """A misspelt option is refused with the names that there are, before anything is loaded."""
+    options = {"token_budgte": 1}
+    spec = replace(ClassifierSpec(model=str(saved(kind)), **SPECS[kind]), options=options)
+    with pytest.raises(CheckpointError, match="device"):
+        load(spec)
