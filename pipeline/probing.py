@@ -17,6 +17,8 @@ GOALS: dict[Check, float] = {
     "inversion": 0.85,
     "off_topic": 0.95,
     "carve_out": 0.80,
+    "evidence_true": 0.90,
+    "evidence_false": 0.80,
     "injection": 0.95,
 }
 

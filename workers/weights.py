@@ -18,7 +18,7 @@ from workers.spec import BUNDLED, ClassifierSpec
 _WANTED: Final = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 #: Options of every model that is loaded here.
-LOADING: Final = frozenset({"device", "attention", "compile"})
+LOADING: Final = frozenset({"device", "attention"})
 
 _DTYPES: Final = {
     "float32": torch.float32,
@@ -113,8 +113,7 @@ def model_of(kind: Any, spec: ClassifierSpec, folder: Path) -> Any:
         )
     except (OSError, ValueError, ImportError, KeyError) as fault:
         raise CheckpointError("checkpoint", f"classifier {spec.name}: {fault}") from fault
-    model = model.to(device).eval()
-    return torch.compile(model) if spec.options.get("compile") else model
+    return model.to(device).eval()
 
 
 def attention_of(model: Any) -> str:

@@ -98,7 +98,14 @@ def test_probe_of_random_weights_fails(configured: Path) -> None:
     result = run("probe", "--count", "6", "--out", str(configured / "out"), "--json")
     rows = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert {row["check"] for row in rows} == {"inversion", "off_topic", "carve_out", "injection"}
+    assert {row["check"] for row in rows} == {
+        "inversion",
+        "off_topic",
+        "carve_out",
+        "evidence_true",
+        "evidence_false",
+        "injection",
+    }
     assert "injection" in (configured / "out" / "probe.html").read_text()
 
 

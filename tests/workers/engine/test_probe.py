@@ -64,6 +64,8 @@ def test_always_no_fails_inversion_and_twins() -> None:
     assert found["inversion"] == 0
     assert found["carve_out"] == 0.5
     assert found["injection"] == 1
+    assert found["evidence_true"] == 0
+    assert found["evidence_false"] == 1
 
 
 def test_drawn_words_that_pull_show() -> None:
