@@ -499,7 +499,7 @@ def machine(redis_url: str) -> type[Machine]:
 
 def test_queue_agrees_with_model(machine: type[Machine]) -> None:
     """Whatever happens in whatever order, the queue in Redis is what the plain model says."""
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=25,
