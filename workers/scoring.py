@@ -159,7 +159,8 @@ class Scorer:
             return self.passes.hidden(shared, suffixes, "expanded")
         if self._method is not None:
             return self.passes.hidden(shared, suffixes, self._method)
-        sizes = (*shared.valid.shape, len(suffixes), sum(map(len, suffixes)))
+        # How many uploads there are side by side hardly changes which way is fastest.
+        sizes = (shared.valid.shape[1], len(suffixes), sum(map(len, suffixes)))
         shape = tuple(size.bit_length() for size in sizes)
         if shape not in self._fastest:
             self._fastest[shape] = self._measure(shared, suffixes)
@@ -231,7 +232,7 @@ class Scorer:
     def chosen(self, questions: int) -> str:
         """Return the way of sharing that was fastest for about so many questions, for reports."""
         for shape, method in self._fastest.items():
-            if shape[2] == questions.bit_length():
+            if shape[1] == questions.bit_length():
                 return method
         return self._method or "expanded"
 
