@@ -13,7 +13,7 @@ from PIL import Image
 from workers import prompt
 from workers.dialogue import Dialogue
 from workers.families import FAMILIES
-from workers.passes import Row
+from workers.passes import Method, Row
 from workers.random_models import Shape, build, vision_tokens
 from workers.scoring import Scorer
 
@@ -71,12 +71,13 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
     image_px: int,
     repeats: int,
     plain: bool = True,
+    method: Method | None = None,
     advance: Callable[[str], None] = lambda _: None,
 ) -> tuple[Setting, list[Measured]]:
     """Return the figures of a model of this shape with random weights."""
     model, processor = build(shape, asks, device=device, dtype=getattr(torch, dtype))
     family = FAMILIES[str(model.config.model_type)]
-    scorer = Scorer(model, Dialogue(processor, family), family)
+    scorer = Scorer(model, Dialogue(processor, family), family, method=method)
     noise = np.random.default_rng(0).integers(0, 255, (image_px, image_px, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     shared = prompt.prefix(images=1, caption="For sale, as good as new, message me.")

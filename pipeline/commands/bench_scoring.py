@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 @click.option("--repeats", default=3, show_default=True, help="The median of so many counts.")
 @click.option("--threads", type=int, help="Threads of a CPU; all by default.")
 @click.option("--plain/--no-plain", default=True, help="Whether the plain ways are measured too.")
+@click.option(
+    "--sharing",
+    type=click.Choice(["expanded", "packed", "split"]),
+    help="How questions share the prefix; by default the fastest, measured first.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
     *,
@@ -38,6 +43,7 @@ def command(
     repeats: int,
     threads: int | None,
     plain: bool,
+    sharing: str | None,
     as_json: bool,
 ) -> None:
     """Measure images a second for several numbers of policies, against plain ways of asking.
@@ -59,6 +65,7 @@ def command(
         image_px=image_px,
         repeats=repeats,
         plain=plain,
+        method=sharing,  # type: ignore[arg-type]
         advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
     )
     if as_json:
