@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     help="How questions share the prefix; by default the fastest, measured first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def command(
+def command(  # noqa: PLR0913 -- one argument an option
     *,
     shape: str,
     device: str,
