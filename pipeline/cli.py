@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "up": ("pipeline.commands.up", "Start the embedded stack and the pipeline."),
     "send": ("pipeline.commands.send", "Send files and captions as uploads."),
     "reconcile": ("pipeline.commands.reconcile", "Count uploads against outcomes."),
+    "archive": ("pipeline.commands.archive", "Keep decisions in Parquet files, and query them."),
 }
 
 

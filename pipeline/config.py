@@ -159,6 +159,8 @@ class Settings(BaseSettings):
     instance: str = Field(default_factory=lambda: f"weir-{socket.gethostname()}")
     policies: Path = _HOUSE / "policies"
     calibrations: Path = _HOUSE / "workers" / "mini" / "calibrations"
+    #: Where decisions and verdicts are archived: a folder, or `s3://BUCKET/PREFIX` at the store's endpoint.
+    archive: str = "archive"
     kafka: Kafka = Kafka()
     redis: Redis = Redis()
     store: Store = Store()

@@ -1,0 +1,161 @@
+"""`weir archive`: every decision and verdict in Parquet files; written, asked, exported, made anew."""
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.config import Settings
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.archive import Archive
+
+#: Rows that a table for people shows.
+_SHOWN = 200
+
+
+@click.group()
+def command() -> None:
+    """Keep every decision and verdict in Parquet files, and ask them questions."""
+
+
+@contextmanager
+def _opened() -> "Iterator[tuple[Settings, Archive]]":
+    from pipeline.archive import Archive
+
+    settings = Settings()
+    try:
+        yield settings, Archive(settings.archive, settings.store)
+    except PipelineError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@command.command()
+def run() -> None:
+    """Archive decisions and verdicts as they come, until a signal stops it."""
+    from pipeline.archived_rows import SCHEMAS
+    from pipeline.archiving import GROUP, Archiving
+    from pipeline.kafka import Member
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with _opened() as (settings, archive):
+        group = f"{settings.kafka.group}-{GROUP}"
+        link = Member(settings.kafka, list(SCHEMAS), group=group, instance=settings.instance)
+        try:
+            Archiving(link=link, archive=archive).run(stop)
+        finally:
+            link.close()
+
+
+@command.command()
+@click.argument("sql")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def query(sql: str, *, as_json: bool, as_csv: bool) -> None:
+    """Ask the views `decisions` and `verdicts` in SQL, as DuckDB speaks it.
+
+    The table shows the first 200 rows; --json and --csv print all.
+    """
+    from pipeline.archive_query import ask, connect
+
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
+    with _opened() as (_, archive):
+        reader = ask(connect(archive), sql)
+        if as_csv:
+            _write_csv(reader, sys.stdout.buffer)
+        elif as_json:
+            for batch in reader:
+                for row in batch.to_pylist():
+                    click.echo(json.dumps(row, default=str, ensure_ascii=False))
+        else:
+            _print_table(reader)
+
+
+@command.command()
+@click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--sql", default="SELECT * FROM decisions", show_default=True, help="What to export.")
+def export(target: Path, sql: str) -> None:
+    """Write every row to TARGET: a `.parquet` or a `.csv` file, however many there are."""
+    from pipeline.archive_query import ask, connect
+
+    if target.suffix not in {".parquet", ".csv"}:
+        raise click.BadParameter("end it with .parquet or .csv", param_hint="TARGET")
+    with _opened() as (_, archive):
+        reader = ask(connect(archive), sql)
+        try:
+            with target.open("wb") as file:
+                write = _write_csv if target.suffix == ".csv" else _write_parquet
+                rows = write(reader, file)
+        except OSError as error:
+            raise click.ClickException(f"{target} cannot be written: {error.strerror}") from error
+    click.echo(f"{target}: {rows} rows")
+
+
+@command.command()
+def rebuild() -> None:
+    """Write the archive anew from what Kafka still has; files from before that stay."""
+    from pipeline import archiving
+    from pipeline.archived_rows import SCHEMAS
+    from pipeline.kafka import read
+
+    with _opened() as (settings, archive):
+        count = archiving.rebuild(archive, read(settings.kafka, list(SCHEMAS)))
+    click.echo(f"{count} records archived in {settings.archive}")
+
+
+def _print_table(reader: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*reader.schema.names)
+    rows = 0
+    for batch in reader:
+        for row in batch.to_pylist():
+            rows += 1
+            if rows <= _SHOWN:
+                table.add_row(*(Text("" if v is None else str(v)) for v in row.values()))
+    Console().print(table)
+    if rows > _SHOWN:
+        click.echo(f"{_SHOWN} of {rows} rows; --json, --csv or `weir archive export` give all")
+
+
+def _write_parquet(reader: Any, file: Any) -> int:
+    import pyarrow.parquet as pq
+
+    rows = 0
+    with pq.ParquetWriter(file, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            rows += batch.num_rows
+            writer.write_batch(batch)
+    return rows
+
+
+def _write_csv(reader: Any, file: Any) -> int:
+    import csv
+    import io
+
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow(reader.schema.names)
+    rows = 0
+    for batch in reader:
+        for row in batch.to_pylist():
+            rows += 1
+            # Lists and structures have no form in CSV, so they stand there as JSON.
+            writer.writerow(
+                json.dumps(v, default=str, ensure_ascii=False) if isinstance(v, (list, dict)) else v
+                for v in row.values()
+            )
+    text.detach()
+    return rows
