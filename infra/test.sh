@@ -57,7 +57,7 @@ step "ruff check" ruff check .
 step "ruff format" ruff format --check .
 step "mypy" mypy
 step "import contracts" lint-imports
-step "docstrings" interrogate --quiet policies workers pipeline dashboards infra tests
+step "docstrings" interrogate --quiet tests
 step "tests" python -m pytest --numprocesses 2 --dist loadfile "$@"
 
 printf '\n%s\n' "${timings[@]}"
