@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final, Literal
 
 import structlog
@@ -200,7 +201,7 @@ def decided(decision: Decision, *, latency_s: float | None = None) -> None:
     action = decision.action.value
     DECISIONS.labels(action, decision.decided_by).inc()
     for finding in decision.findings:
-        FINDINGS.labels(finding.policy, finding.outcome, action).inc()
+        _findings(finding.policy, finding.outcome, action).inc()
     for policy in decision.unjudged:
         UNJUDGED.labels(policy, action).inc()
     for took in decision.stages:
@@ -229,6 +230,12 @@ def decided(decision: Decision, *, latency_s: float | None = None) -> None:
     )
 
 
+@cache
+def _findings(policy: str, outcome: str, action: str) -> Counter:
+    # Looking a label up takes longer than counting, and a decision has a dozen findings.
+    return FINDINGS.labels(policy, outcome, action)
+
+
 def dead_letter(reason: str, **fields: Any) -> None:
     """Count and log one event that was set aside."""
     DEAD_LETTERS.labels(reason).inc()
@@ -247,6 +254,12 @@ def actor_restarts(total: int) -> None:
     if total > _restarts:
         ACTOR_RESTARTS.inc(total - _restarts)
         _restarts = total
+
+
+def backlog(waiting: Mapping[str, int]) -> None:
+    """Set how many records of each topic wait for this process."""
+    for topic, records in waiting.items():
+        BACKLOG.labels(topic).set(records)
 
 
 def queues(depths: Mapping[str, tuple[int, float]]) -> None:
