@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-from PIL import Image
+from PIL import Image, ImageStat
 from torch import Tensor
 
 from policies.question import Question
@@ -29,9 +29,8 @@ from workers.scoring import Scorer
 
 #: Most tokens of a whole reason: its text, were every character one, and the form around it.
 LIMIT: Final = MAX_TEXT + 80
-#: A place is looked at with this share of its size around it, and never smaller than this share.
-MARGIN: Final = 0.25
-SMALLEST: Final = 0.2
+#: A place is looked at with this share of its size on every side.
+MARGIN: Final = 0.15
 
 #: Spaces are allowed where models differ in habit; everything else is fixed.
 _GRAMMAR: Final = """
@@ -88,7 +87,7 @@ class Reasons:
         asks = [prompt.suffix(alone)]
         rows = [row_for(item, alone, picture)]
         if reason.box is not None and picture is not None:
-            rows.append(replace(rows[0], image=cut(Image.fromarray(picture.pixels), reason.box)))
+            rows.append(replace(rows[0], image=only(Image.fromarray(picture.pixels), reason.box)))
         return all(odds[0].score > 0 for odds in self._scorer.score(rows, asks))
 
     def _write(self, row: Row, question: Question) -> str:
@@ -141,27 +140,24 @@ def row_for(item: Item, question: Question, picture: Picture | None) -> Row:
     return Row(shared=shared, image=image, asked=(0,))
 
 
-def cut(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """Return the place in the picture, with some of what is around it."""
+def only(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """Return the picture with everything but one place, and a little around it, in one colour.
+
+    The place keeps its size: enlarged, a thing looks unlike anything that small models were taught.
+    """
     left, top, right, bottom = box
-    wide = max((right - left) * (1 + 2 * MARGIN), SMALLEST)
-    high = max((bottom - top) * (1 + 2 * MARGIN), SMALLEST)
-    wide = high = max(wide, high)
-    x, y = (left + right) / 2, (top + bottom) / 2
-    x0, y0 = (
-        min(max(x - wide / 2, 0), 1 - min(wide, 1)),
-        min(max(y - high / 2, 0), 1 - min(high, 1)),
-    )
-    x1, y1 = min(x0 + wide, 1), min(y0 + high, 1)
+    wide, high = (right - left) * MARGIN, (bottom - top) * MARGIN
     width, height = image.size
-    return image.crop(
-        (
-            int(x0 * width),
-            int(y0 * height),
-            max(int(x1 * width), int(x0 * width) + 1),
-            max(int(y1 * height), int(y0 * height) + 1),
-        )
+    kept = (
+        int(max(left - wide, 0) * width),
+        int(max(top - high, 0) * height),
+        max(int(min(right + wide, 1) * width), int(left * width) + 1),
+        max(int(min(bottom + high, 1) * height), int(top * height) + 1),
     )
+    red, green, blue = (round(value) for value in ImageStat.Stat(image.convert("RGB")).mean)
+    alone = Image.new("RGB", image.size, (red, green, blue))
+    alone.paste(image.crop(kept), kept[:2])
+    return alone
 
 
 def _picture(item: Item, found: Classification) -> Picture | None:

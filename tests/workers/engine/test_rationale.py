@@ -19,7 +19,7 @@ from workers.classifier import Classification, Item, Picture
 from workers.continuing import written
 from workers.loading import load
 from workers.passes import Row
-from workers.rationale import Reasons, cut
+from workers.rationale import Reasons, only
 from workers.reason import MAX_TEXT, Reason, ask_alone, read
 from workers.spec import ClassifierSpec
 
@@ -80,13 +80,18 @@ def test_clause_alone_drops_beaten_exceptions(questions: tuple[Question, ...]) -
     assert [e.id for e in ask_alone(questions[0], "W2").allowed] == ["A1"]
 
 
-def test_a_cut_holds_its_place() -> None:
-    """The cut-out holds the whole box and something around it, at every edge."""
-    image = Image.new("RGB", (200, 100))
-    for box in ((0.0, 0.0, 0.05, 0.05), (0.9, 0.9, 1.0, 1.0), (0.0, 0.0, 1.0, 1.0)):
-        part = cut(image, box)
-        assert part.width >= 200 * (box[2] - box[0]) - 1
-        assert part.height >= 100 * (box[3] - box[1]) - 1
+def test_only_the_place_is_left() -> None:
+    """Inside the place the picture is as it was, far from it there is one colour; size stays."""
+    pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    for box in ((0.0, 0.0, 0.1, 0.1), (0.9, 0.9, 1.0, 1.0), (0.3, 0.3, 0.6, 0.7)):
+        alone = np.asarray(only(image, box))
+        rows = slice(int(box[1] * 100), int(box[3] * 100))
+        columns = slice(int(box[0] * 200), int(box[2] * 200))
+        assert np.array_equal(alone[rows, columns], pixels[rows, columns])
+        far = alone[50, 150] if box[0] < 0.9 and box[2] < 0.65 else alone[10, 10]
+        assert np.array_equal(far, alone[99, 0] if box[1] < 0.9 else alone[0, 0])
+    assert np.array_equal(np.asarray(only(image, (0.0, 0.0, 1.0, 1.0))), pixels)
 
 
 @pytest.mark.parametrize("kind", ["fast_vlm", "paligemma", "mllama", "qwen2_5_vl"])
@@ -143,7 +148,7 @@ def test_denied_and_unreadable_reasons_are_unsupported(
     image = Image.fromarray(pixels)
     scores = [
         scorer.score([Row(shared=shared, image=seen, asked=(0,))], [prompt.suffix(alone)])[0][0]
-        for seen in (image, cut(image, (0.1, 0.2, 0.3, 0.4)))
+        for seen in (image, only(image, (0.1, 0.2, 0.3, 0.4)))
     ]
     assert reason.supported == all(odds.score > 0 for odds in scores)
 
