@@ -261,7 +261,7 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # Ray would give its workers the lowest priority, and this machine may be busy.
         cpus=4,
         logs=tmp_path_factory.mktemp("ray"),
-        env=environment() | {"RAY_worker_niceness": "0"},
+        env=environment() | {"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "120000"},
     )
     try:
         host, port = address.split(":")
