@@ -65,6 +65,7 @@ class Member:
         self._membership: ConsumerGroupMetadata | None = None
         self._held: frozenset[Partition] = frozenset()
         self._paused: frozenset[Partition] = frozenset()
+        self._read: dict[Partition, int] = {}
 
     def poll(self, *, timeout_s: float, max_records: int) -> Polled:
         """Return new records, and the partitions that were taken away since the last poll.
@@ -89,7 +90,19 @@ class Member:
         if dropped and self._paused:
             self._apply_pause(self._paused & held)
         records = [self._record(raw) for tp, raws in found.items() for raw in raws]
+        self._read |= {record.place: record.offset + 1 for record in records}
         return Polled(records=records, dropped=dropped)
+
+    def backlog(self) -> dict[str, int]:
+        """Return how many records of each topic wait to be read, as far as the broker has said."""
+        waiting: dict[str, int] = {}
+        for partition in self._held & self._read.keys():
+            # A partition may be taken away at any moment by the client's own thread.
+            with suppress(AssertionError, client_errors.IllegalStateError):
+                end = self._consumer.highwater(self._theirs(partition))
+                left = 0 if end is None else max(0, end - self._read[partition])
+                waiting[partition.topic] = waiting.get(partition.topic, 0) + left
+        return waiting
 
     def may_commit(self) -> bool:
         """Return whether a transaction may begin: the group has settled and its partitions are known."""

@@ -128,6 +128,8 @@ def run_uploads(
             stream.turn()
             if isinstance(pool, RayPool):
                 telemetry.actor_restarts(sum(pool.backlog().restarts.values()))
+            if isinstance(link, Member):
+                telemetry.backlog(link.backlog())
         stream.leave()
     finally:
         link.close()
