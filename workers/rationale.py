@@ -24,7 +24,7 @@ from workers import prompt
 from workers.classifier import Classification, Item, Picture, Rationale
 from workers.continuing import written
 from workers.passes import Row
-from workers.reason import MAX_TEXT, Reason, ask_alone, read, shown
+from workers.reason import MAX_TEXT, Reason, ask_alone, ask_back, read, shown
 from workers.scoring import Scorer
 
 #: Most tokens of a whole reason: its text, were every character one, and the form around it.
@@ -80,15 +80,20 @@ class Reasons:
     def stands(
         self, item: Item, question: Question, reason: Reason, picture: Picture | None
     ) -> bool:
-        """Put the evidence back as a question: the clause alone, then the place alone."""
+        """Put the evidence back as questions: the clause alone, the reason's own words, the place."""
         if reason.seen != (picture is not None) and "image" not in question.reads:
             return False
         alone = ask_alone(question, reason.clause)
-        asks = [prompt.suffix(alone)]
-        rows = [row_for(item, alone, picture)]
+        asks = [prompt.suffix(alone), prompt.suffix(ask_back(alone, reason))]
+        rows = [replace(row_for(item, alone, picture), asked=(0, 1))]
         if reason.box is not None and picture is not None:
-            rows.append(replace(rows[0], image=only(Image.fromarray(picture.pixels), reason.box)))
-        return all(odds[0].score > 0 for odds in self._scorer.score(rows, asks))
+            rows.append(
+                replace(
+                    rows[0], asked=(0,), image=only(Image.fromarray(picture.pixels), reason.box)
+                )
+            )
+        answers = self._scorer.score(rows, asks)
+        return all(odds.score > 0 for row in answers for odds in row)
 
     def _write(self, row: Row, question: Question) -> str:
         matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar(question)))

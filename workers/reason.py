@@ -70,6 +70,12 @@ def ask_alone(question: Question, clause: str) -> Question:
     )
 
 
+def ask_back(alone: Question, reason: Reason) -> Question:
+    """Return the question about one clause with the model's own words in the clause's place."""
+    clause = alone.forbidden[0]
+    return replace(alone, forbidden=(replace(clause, text=reason.text, examples=()),))
+
+
 def _shares(box: Sequence[int] | None) -> tuple[float, float, float, float] | None:
     if box is None:
         return None

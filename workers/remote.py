@@ -26,7 +26,7 @@ from workers import prompt
 from workers.classifier import Classification, Item, Picture, Rationale, asked
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.fingerprint import of_values
-from workers.reason import ask_alone, read, schema, shown
+from workers.reason import ask_alone, ask_back, read, schema, shown
 from workers.spec import ClassifierSpec
 
 _Made = TypeVar("_Made")
@@ -280,13 +280,16 @@ class RemoteClassifier:
                 )
                 continue
             alone = ask_alone(question, reason.clause)
-            score, _ = await self._ask(client, item, alone, picture)
+            back = [
+                await self._ask(client, item, asked_back, picture)
+                for asked_back in (alone, ask_back(alone, reason))
+            ]
             found.append(
                 Rationale(
                     question=question.id,
                     clause=reason.clause,
                     text=reason.text,
-                    supported=score > 0,
+                    supported=all(score > 0 for score, _ in back),
                     media=picture.media if picture is not None and reason.seen else None,
                     box=reason.box,
                 )

@@ -20,7 +20,7 @@ from workers.continuing import written
 from workers.loading import load
 from workers.passes import Row
 from workers.rationale import Reasons, only
-from workers.reason import MAX_TEXT, Reason, ask_alone, read
+from workers.reason import MAX_TEXT, Reason, ask_alone, ask_back, read
 from workers.spec import ClassifierSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -134,7 +134,7 @@ class Denying(Reasons):
 def test_denied_and_unreadable_reasons_are_unsupported(
     tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
 ) -> None:
-    """A reason stands exactly where the clause alone, and the place alone, are answered Yes."""
+    """A reason stands exactly where clause, own words and place, each alone, are answered Yes."""
     scorer = tiny("fast_vlm").scorer()
     pixels = np.asarray(noise(4, 90, 60))
     item = Item(pictures=(Picture(media=2, pixels=pixels),), caption="for sale")
@@ -146,9 +146,13 @@ def test_denied_and_unreadable_reasons_are_unsupported(
     alone = ask_alone(questions[0], "W1")
     shared = prompt.prefix(images=1, caption="for sale")
     image = Image.fromarray(pixels)
+    told = Reason(clause="W1", text="A pistol.", seen=True, box=None)
+    back = ask_back(alone, told)
+    assert back.forbidden[0].text == "A pistol."
+    place = only(image, (0.1, 0.2, 0.3, 0.4))
     scores = [
-        scorer.score([Row(shared=shared, image=seen, asked=(0,))], [prompt.suffix(alone)])[0][0]
-        for seen in (image, only(image, (0.1, 0.2, 0.3, 0.4)))
+        scorer.score([Row(shared=shared, image=seen, asked=(0,))], [prompt.suffix(asked)])[0][0]
+        for seen, asked in ((image, alone), (image, back), (place, alone))
     ]
     assert reason.supported == all(odds.score > 0 for odds in scores)
 
