@@ -30,6 +30,12 @@ def main() -> int:
     except (PipelineError, PolicyError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    telemetry.configure(
+        level=settings.telemetry.log_level,
+        layout=settings.telemetry.log_format,
+        instance=settings.instance,
+        part="console",
+    )
     telemetry.log.info("the console listens", host=chosen.host, port=chosen.port)
     try:
         uvicorn.run(
