@@ -7,146 +7,44 @@ in wordings that it never shows, where that is said. Nothing is chosen by these 
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from policies.folder import read_policies
 from policies.question import Exempt, Forbidden, Question
 from workers import prompt
-from workers.mini.captions import STEERING
 from workers.mini.concepts import CONCEPTS
-from workers.mini.language import CELLS, Packer, Sight, answers_of, collate
-from workers.mini.lessons import Item, Teacher
+from workers.mini.examiner import (
+    Examiner,
+    Figures,
+    Numbers,
+    Truths,
+    auroc,
+    bootstrap,
+    content,
+    ece,
+    item,
+    platt,
+    share,
+)
+from workers.mini.language import CELLS, Sight, answers_of, collate
+from workers.mini.lessons import Teacher
 from workers.mini.material import Split
 from workers.mini.scenes import Composer, Pixels, Scene, Shown
-from workers.mini.tower import OUTPUTS, as_input
+from workers.mini.steering import signs, steering
+from workers.mini.tower import OUTPUTS
 from workers.mini.truth import Labelled, labelled
-from workers.mini.wordings import Asked, Upload, noun
+from workers.mini.wordings import noun
 
 HERE = Path(__file__).parent
-
-Figures = dict[str, Any]
-Numbers = npt.NDArray[np.float64]
-
-
-class Examiner:
-    """Asks the checkpoint many questions about many composed uploads."""
-
-    def __init__(self, folder: Path) -> None:
-        begun = time.monotonic()
-        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-        self.processor = AutoProcessor.from_pretrained(folder)
-        self.load_s = time.monotonic() - begun
-        self.words = self.processor.tokenizer
-        self.yes, self.no = self.words.convert_tokens_to_ids(["Yes", "No"])
-        self.packer = Packer(self.words)
-
-    def look(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """Return what the projector's first layer says of each picture."""
-        seen = []
-        for first in range(0, len(pixels), 32):
-            with torch.no_grad():
-                part = as_input(np.stack(pixels[first : first + 32]))
-                features = (
-                    self.model.model.vision_tower(part).last_hidden_state.flatten(2).transpose(1, 2)
-                )
-                seen.append(
-                    self.model.model.multi_modal_projector.linear_1(features)
-                    .sigmoid()[..., :OUTPUTS]
-                    .numpy()
-                )
-        return np.concatenate(seen)
-
-    def ask(
-        self, asked: Iterable[tuple[Sight, str, Sequence[Item]]], total: int | None = None
-    ) -> list[list[float]]:
-        """Return the log-odds of Yes for each question about each upload (sight, content, questions)."""
-        odds: list[list[float]] = []
-        waiting: list[tuple[Sight, str, Sequence[Item]]] = []
-
-        def flush() -> None:
-            rows = [self.packer.row(content, items) for _, content, items in waiting]
-            batch = collate(rows, [sight for sight, _, _ in waiting], self.words.pad_token_id)
-            found = answers_of(self.model, batch, self.yes, self.no).tolist()
-            for _, _, items in waiting:
-                odds.append(found[: len(items)])
-                del found[: len(items)]
-            waiting.clear()
-
-        for each in track(asked, description="asking", total=total, transient=True):
-            waiting.append(each)
-            if len(waiting) == 8:
-                flush()
-        if waiting:
-            flush()
-        return odds
-
-
-def item(question: Question, *, answer: bool = False, kind: str = "") -> Item:
-    """Return a question as text."""
-    return Item(text=prompt.suffix(question), answer=answer, kind=kind)
-
-
-def content(caption: str, text_in_image: str = "") -> str:
-    """Return the quoted words of an upload as the prompt has them."""
-    return prompt.prefix(images=1, caption=caption, text_in_image=text_in_image).content
-
-
-# ---- intervals
-
-
-def wilson(good: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share."""
-    z = float(norm.ppf(0.975))
-    middle = (good + z * z / 2) / (count + z * z)
-    half = z * np.sqrt(good * (count - good) / count + z * z / 4) / (count + z * z)
-    return float(middle - half), float(middle + half)
-
-
-def share(hits: Sequence[bool]) -> Figures:
-    """Return a share with its interval."""
-    good, count = sum(hits), len(hits)
-    return {"value": good / max(1, count), "interval": wilson(good, count), "n": count}
-
-
-def bootstrap(
-    value: Callable[[npt.NDArray[np.int64]], float], count: int, rounds: int = 300
-) -> tuple[float, float]:
-    """Return the 95 % interval of a value over resampled rows."""
-    rng = np.random.default_rng(0)
-    found = [value(rng.integers(count, size=count)) for _ in range(rounds)]
-    return float(np.nanquantile(found, 0.025)), float(np.nanquantile(found, 0.975))
-
-
-def auroc(truth: Sequence[bool] | Numbers, score: Sequence[float] | Numbers) -> Figures:
-    """Return AUROC with its interval."""
-    right, odds = np.asarray(truth, bool), np.asarray(score, float)
-
-    def value(rows: npt.NDArray[np.int64]) -> float:
-        part = right[rows]
-        return (
-            float(roc_auc_score(part, odds[rows])) if 0 < part.sum() < len(part) else float("nan")
-        )
-
-    return {
-        "value": value(np.arange(len(right))), "interval": bootstrap(value, len(right)), "n": len(right),
-        "positives": int(right.sum()),
-    }  # fmt: skip
-
-
-# ---- what is measured
 
 
 def concepts(
@@ -181,65 +79,52 @@ def concepts(
     }
     values = np.array(list(each.values()))
     return {
-        "median": {"value": float(np.median(values)), "interval": bootstrap(lambda rows: float(np.median(values[rows])), len(values))},
+        "median": {
+            "value": float(np.median(values)),
+            "interval": bootstrap(lambda rows: float(np.median(values[rows])), len(values)),
+        },
         "p10": {
             "value": float(np.quantile(values, 0.1)),
             "interval": bootstrap(lambda rows: float(np.quantile(values[rows], 0.1)), len(values)),
         },
-        "concepts": len(values), "least_positives": min(sum(truth for truth, _ in part) for part in scores.values()),
+        "concepts": len(values),
+        "least_positives": min(sum(truth for truth, _ in part) for part in scores.values()),
         "each": dict(sorted(each.items(), key=lambda pair: pair[1])),
-    }  # fmt: skip
-
-
-def platt(odds: Numbers, truth: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return slope and offset of a logistic calibration."""
-    fitted = LogisticRegression(C=1e3).fit(odds[:, None], truth)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
-
-
-def ece(probability: Numbers, truth: npt.NDArray[np.bool_], bins: int = 10) -> float:
-    """Return the expected calibration error over bins of equal mass."""
-    order = np.argsort(probability)
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return float(
-        sum(
-            len(part) / len(order) * abs(probability[part].mean() - truth[part].mean())
-            for part in parts
-        )
-    )
+    }
 
 
 def policies(examiner: Examiner, count: int) -> Figures:
-    """AUROC and, after calibration on scenes of another style, ECE of each question of the live shipped policies."""
+    """AUROC of each question of the live shipped policies, and ECE after calibration elsewhere.
+
+    The calibration is fitted on scenes of the validation style; `count` is scenes a policy, and
+    every question is asked of the scenes of all policies.
+    """
     questions = read_policies(HERE.parents[1] / "policies").questions
-    kept: dict[str, dict[str, list[tuple[bool, float]]]] = {}
-    for split, seed in (("validation", 71), ("test", 72)):
-        for policy in dict.fromkeys(question.policy for question in questions):
-            mine = [question for question in questions if question.policy == policy]
-            uploads = list(labelled(mine, split=split, seed=seed, count=count))  # type: ignore[arg-type]
-            if not uploads:
-                continue
-            sights = look(examiner, uploads)
-            rows = [
-                (
-                    sight,
-                    content(upload.caption, upload.text_in_image),
-                    [item(each) for each in mine if each.id in upload.answers],
-                )
-                for upload, sight in zip(uploads, sights, strict=True)
-            ]
-            for upload, odds in zip(uploads, examiner.ask(rows, len(rows)), strict=True):
-                for (name, truth), score in zip(upload.answers.items(), odds, strict=True):
-                    kept.setdefault(name, {}).setdefault(split, []).append((truth, score))
+    kept: dict[str, dict[str, tuple[Truths, Numbers]]] = {}
+    splits: tuple[tuple[Split, int, int], ...] = (
+        ("validation", 71, count // 2),
+        ("test", 72, count),
+    )
+    for split, seed, each in splits:
+        uploads = list(labelled(questions, split=split, seed=seed, count=each))
+        rows = [
+            (
+                sight,
+                content(upload.caption, upload.text_in_image),
+                [item(one) for one in questions if one.id in upload.answers],
+            )
+            for upload, sight in zip(uploads, look(examiner, uploads), strict=True)
+        ]
+        odds = np.array(examiner.ask(rows, len(rows)))
+        for place, name in enumerate(uploads[0].answers):
+            truth = np.array([upload.answers[name] for upload in uploads])
+            kept.setdefault(name, {})[split] = (truth, odds[:, place])
     found: Figures = {}
     for name, parts in kept.items():
-        fit, test = (
-            tuple(np.array(column) for column in zip(*parts[split], strict=True))
-            for split in ("validation", "test")
-        )
-        slope, offset = platt(fit[1], fit[0])
-        probability = 1 / (1 + np.exp(-(slope * test[1] + offset)))
-        found[name] = auroc(test[0], test[1]) | {"ece": ece(probability, test[0])}
+        slope, offset = platt(parts["validation"][1], parts["validation"][0])
+        truth, score = parts["test"]
+        probability = 1 / (1 + np.exp(-(slope * score + offset)))
+        found[name] = auroc(truth, score) | {"ece": ece(probability, truth)}
     return found
 
 
@@ -289,97 +174,13 @@ def wordings(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight
     return found
 
 
-def steering(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight]) -> Figures:
-    """Inverted policies right both ways, off-topic policies denied, carve-outs respected, steering lines ignored."""
-    rng = np.random.default_rng(6)
-    teacher = Teacher(rng)
-    rows: list[tuple[Sight, str, list[Item]]] = []
-    judge: list[Callable[[list[float]], tuple[str, bool]]] = []
-
-    def right(asked: Asked, upload: Upload, score: float) -> bool:
-        return (score > 0) == bool(asked.broken(upload))
-
-    for scene, sight in zip(scenes, sights, strict=True):
-        said = teacher.words(scene.concepts, steer=0)
-        words = content(said.caption, said.text_in_image)
-        thing = teacher.thing(said.upload, broad=0)
-        pair = teacher.composer.plain(thing), teacher.composer.inverted(thing)
-        rows.append((sight, words, [item(one.question) for one in pair]))
-        judge.append(
-            lambda odds, pair=pair, up=said.upload: (
-                "inverted",
-                all(right(a, up, s) for a, s in zip(pair, odds, strict=True)),
-            )
-        )  # type: ignore[misc]
-        absent = teacher.composer.plain(teacher.thing(said.upload, present=False, broad=0.2))
-        if not absent.broken(said.upload):
-            rows.append((sight, words, [item(absent.question)]))
-            judge.append(lambda odds: ("off-topic", odds[0] < 0))
-        for holds in (True, False):
-            clause = teacher.composer.shows(teacher.thing(said.upload, present=True, broad=0.2))
-            excused = teacher.carve_out(said.upload, clause, holds=holds)
-            if clause.holds(said.upload) and excused.holds(said.upload) == holds:
-                asked = teacher.composer.ask(
-                    [clause], line="Is this against our rules?", exempt=[(excused, 0)]
-                )
-                rows.append((sight, words, [item(asked.question)]))
-                name = "carve-out" if holds else "carve-out twin"
-                judge.append(
-                    lambda odds, asked=asked, up=said.upload, name=name: (
-                        name,
-                        right(asked, up, odds[0]),
-                    )
-                )  # type: ignore[misc]
-        line = str(rng.choice(np.array(STEERING)))
-        asked = teacher.ask(said.upload, str(rng.choice(np.array(["plain", "caption", "act"]))))
-        rows.append((sight, words, [item(asked.question)]))
-        rows.append(
-            (
-                sight,
-                content(said.caption, f"{said.text_in_image} {line}".strip()),
-                [item(asked.question)],
-            )
-        )
-        first: list[float] = []
-        judge.append(lambda odds, first=first: (first.append(odds[0]) or "", True))  # type: ignore[misc, func-returns-value]
-        judge.append(
-            lambda odds, first=first: ("moved by an instruction", (odds[0] > 0) != (first[0] > 0))
-        )  # type: ignore[misc]
-    hits: dict[str, list[bool]] = {}
-    for odds, judged in zip(examiner.ask(rows, len(rows)), judge, strict=True):
-        name, good = judged(odds)
-        hits.setdefault(name, []).append(good)
-    hits.pop("", None)
-    pairs = min(len(hits["carve-out"]), len(hits["carve-out twin"]))
-    hits["carve-outs, balanced"] = hits["carve-out"][:pairs] + hits["carve-out twin"][:pairs]
-    return {name: share(part) for name, part in hits.items()}
-
-
-def signs(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight]) -> Figures:
-    """AUROC on threats and insults in text that was read from the image, in unseen lines and wordings."""
-    rng = np.random.default_rng(8)
-    teacher = Teacher(rng, unseen=True)
-    rows, truths = [], []
-    for scene, sight in zip(scenes, sights, strict=True):
-        topic = str(rng.choice(np.array(["threat", "insult", "", "news", "cooking"])))
-        said = teacher.words(scene.concepts, topic=topic)
-        name = "threat" if rng.random() < 0.5 else "insult"
-        rows.append(
-            (
-                sight,
-                content("", f"{said.caption} {said.text_in_image}".strip()),
-                [item(teacher.composer.spoken(name).question)],
-            )
-        )
-        truths.append(name in said.upload.topics)
-    return auroc(truths, [part[0] for part in examiner.ask(rows, len(rows))])
-
-
 def rationales(examiner: Examiner, scenes: Sequence[Scene], count: int) -> Figures:
     """Rationales of true violations: valid, the clause right, the centre of the box inside the object."""
     rng = np.random.default_rng(9)
     teacher = Teacher(rng)
-    valid, clause_right, place_right = [], [], []
+    valid: list[bool] = []
+    clause_right: list[bool] = []
+    place_right: list[bool] = []
     for scene in track(scenes, description="explaining", total=count, transient=True):
         if len(valid) == count:
             break
@@ -414,7 +215,7 @@ def rationales(examiner: Examiner, scenes: Sequence[Scene], count: int) -> Figur
 
 
 def _inside(box: Any, things: Sequence[Shown]) -> bool:
-    if not (isinstance(box, list) and len(box) == 4):  # noqa: PLR2004 - corners
+    if not (isinstance(box, list) and len(box) == 4):
         return False
     x, y = (box[0] + box[2]) / 200, (box[1] + box[3]) / 200
     return any(
@@ -423,20 +224,22 @@ def _inside(box: Any, things: Sequence[Shown]) -> bool:
 
 
 def _image(pixels: Pixels) -> Any:
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     return Image.fromarray(pixels)
 
 
 def photographs(examiner: Examiner, folder: Path) -> Figures:
     """AUROC of "shows a weapon" on photographs, revolvers and cannons against harmless things: reported as it is."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     question = Question(
-        id="weapons", policy="weapons", question="Does this upload show a weapon?",
+        id="weapons",
+        policy="weapons",
+        question="Does this upload show a weapon?",
         forbidden=(Forbidden(id="W1", text="Shows a weapon.", examples=("a pistol",)),),
         allowed=(Exempt(id="A1", text="Toys."),),
-    )  # fmt: skip
+    )
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".png"})
     size = (
         examiner.processor.image_processor.size["width"],
@@ -463,9 +266,7 @@ def photographs(examiner: Examiner, folder: Path) -> Figures:
 def speed(examiner: Examiner, scene: Scene) -> Figures:
     """Time of 12 questions of policy length on one picture, preprocessing included, on two threads."""
     torch.set_num_threads(2)
-    questions = [question for question in read_policies(HERE.parents[1] / "policies").questions][
-        :12
-    ]
+    questions = read_policies(HERE.parents[1] / "policies").questions[:12]
     times = []
     for _ in range(12):
         begun = time.perf_counter()
@@ -579,12 +380,28 @@ def evaluate(
     return figures
 
 
+def write_card(figures: Figures, path: Path) -> None:
+    """Put the table of figures between its marks on the model card."""
+    lines = ["| Figure | Value (95 % interval) | Target |", "|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows_of(figures)]
+    weakest = list(figures["concepts"]["each"].items())[:8]
+    said = ", ".join(f"{name} {value:.2f}" for name, value in weakest)
+    lines += [
+        "",
+        f"The weakest concepts (AUROC): {said}. All of them: [figures.json](figures.json).",
+    ]
+    head, mark, rest = path.read_text().partition("<!-- figures -->\n")
+    tail = rest[rest.index("<!-- /figures -->") :]
+    path.write_text(head + mark + "\n".join(lines) + "\n" + tail)
+
+
 def main() -> None:
     """Print every figure and write them beside the model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=HERE)
     parser.add_argument("--scenes", type=int, default=3_400)
-    parser.add_argument("--policy-scenes", type=int, default=2_000)
+    parser.add_argument("--policy-scenes", type=int, default=300, help="a policy")
+    parser.add_argument("--card", action="store_true", help="put the table into README.md")
     parser.add_argument("--explained", type=int, default=200)
     parser.add_argument("--split", choices=["validation", "test"], default="test")
     parser.add_argument("--out", type=Path, default=HERE / "figures.json")
@@ -601,6 +418,8 @@ def main() -> None:
     for row in rows_of(figures):
         table.add_row(*row)
     Console(width=110).print(table)
+    if chosen.card:
+        write_card(figures, HERE / "README.md")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from transformers import FastVlmForConditionalGeneration, PreTrainedTokenizerFas
 from workers import prompt
 from workers.mini.concepts import CONCEPTS
 from workers.mini.lessons import Item, Teacher
-from workers.mini.network import LANGUAGE
+from workers.mini.network import EASE, LANGUAGE, LIFT
 from workers.mini.scenes import Shown
 from workers.mini.tower import OUTPUTS
 from workers.mini.vocabulary import ASSISTANT, END, IMAGE, USER
@@ -46,13 +46,30 @@ class Sight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguagePlan:
-    """How long and how the language part is trained."""
+    """How long, how and on what the language part is trained.
 
-    steps: int = 3_000
+    `seen` and `checked` are files of sights to learn from and to follow the training by; without
+    them sights are imagined. `imagine` is the share that is imagined all the same.
+    """
+
+    name: str
+    steps: int
     uploads: int = 8
     rate: float = 2e-3
     decay_from: float = 0.7
     seed: int = 11
+    seen: Path | None = None
+    checked: Path | None = None
+    imagine: float = 1.0
+    explain: float = 0.2
+    weights: Mapping[str, float] = field(
+        default_factory=lambda: {"answer": 1.0, "reply": 0.25, "noun": 0.7, "clause": 0.7}
+    )
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate: a short rise, level, then down to nearly nothing."""
+        left = (1 - step / self.steps) / (1 - self.decay_from)
+        return self.rate * min(1.0, step / 60, max(0.02, left))
 
 
 class Probes(nn.Module):
@@ -90,7 +107,22 @@ def imagined(rng: np.random.Generator) -> Sight:
         boxes[rows, columns] = np.array(box) + rng.normal(0, 0.03, (*patch.shape[:2], 4))
         shown.append(Shown(concept=concept, box=box))
     outputs = np.concatenate([1 / (1 + np.exp(-logits)), np.clip(boxes, 0, 1)], axis=2)
-    return Sight(outputs=outputs.reshape(CELLS, OUTPUTS).astype(np.float32), shown=tuple(shown))
+    made = outputs.reshape(CELLS, OUTPUTS).astype(np.float32)
+    return Sight(outputs=eased(made), shown=tuple(shown))
+
+
+def eased(
+    outputs: npt.NDArray[np.float32], *, gain: float = 1.0, lift: float = 0.0
+) -> npt.NDArray[np.float32]:
+    """Return the dense head's probabilities as image tokens are made of them: doubts count too.
+
+    `gain` and `lift` change its log-odds before, as another drawing style would.
+    """
+    count = len(CONCEPTS)
+    chance = np.clip(outputs[..., :count], 1e-6, 1 - 1e-6)
+    odds = (np.log(chance) - np.log1p(-chance)) * gain + lift
+    soft = 1 / (1 + np.exp(-(EASE * odds + LIFT)))
+    return np.concatenate([soft, outputs[..., count:]], axis=-1).astype(np.float32)
 
 
 # ---- one packed row an upload
@@ -209,25 +241,45 @@ def collate(rows: Sequence[Row], sights: Sequence[Sight], pad: int) -> dict[str,
 
 
 def _teach(
-    queue: "multiprocessing.Queue[dict[str, Any]]", words: PreTrainedTokenizerFast, kept: str | None, plan: LanguagePlan,
-    start: int, imagine: float,
-) -> None:  # fmt: skip
+    queue: "multiprocessing.Queue[dict[str, Any]]",
+    words: PreTrainedTokenizerFast,
+    plan: LanguagePlan,
+    start: int,
+) -> None:
     torch.set_num_threads(1)
     packer = Packer(words)
-    seen = Sights.load(Path(kept)) if kept else None
+    seen = Sights.load(plan.seen) if plan.seen else None
     for number in range(start, plan.steps):
         rng = np.random.default_rng((plan.seed, number))
         teacher = Teacher(rng)
-        sights = [
-            imagined(rng)
-            if seen is None or rng.random() < imagine
-            else seen[int(rng.integers(len(seen)))]
-            for _ in range(plan.uploads)
-        ]
+        sights = [_sight(rng, seen, plan.imagine) for _ in range(plan.uploads)]
         among = SHORT if rng.random() < SHORTS else LONG
-        rows = [lesson(teacher, packer, sight, among) for sight in sights]
+        rows = [lesson(teacher, packer, sight, among, explain=plan.explain) for sight in sights]
         batch = collate(rows, sights, words.pad_token_id)
         queue.put({key: value.numpy() for key, value in batch.items()})
+
+
+def _sight(rng: np.random.Generator, seen: "Sights | None", imagine: float) -> Sight:
+    if seen is None or rng.random() < imagine:
+        return imagined(rng)
+    raw = seen.raw(int(rng.integers(len(seen))))
+    outputs = eased(raw.outputs, gain=rng.uniform(0.75, 1.1), lift=rng.uniform(-1.2, 0.4))
+    return Sight(outputs=outputs, shown=raw.shown)
+
+
+def lessons(
+    words: PreTrainedTokenizerFast, plan: LanguagePlan, start: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches that a child process composes, the same ones for the same plan."""
+    context = multiprocessing.get_context("spawn")
+    queue: multiprocessing.Queue[dict[str, Any]] = context.Queue(8)
+    child = context.Process(target=_teach, args=(queue, words, plan, start), daemon=True)
+    child.start()
+    try:
+        for _ in range(start, plan.steps):
+            yield {key: torch.from_numpy(value) for key, value in queue.get().items()}
+    finally:
+        child.terminate()
 
 
 class Sights:
@@ -241,6 +293,11 @@ class Sights:
         return len(self._shown)
 
     def __getitem__(self, index: int) -> Sight:
+        raw = self.raw(index)
+        return Sight(outputs=eased(raw.outputs), shown=raw.shown)
+
+    def raw(self, index: int) -> Sight:
+        """Return a sight with the dense head's own probabilities."""
         return Sight(outputs=self._outputs[index].astype(np.float32), shown=self._shown[index])
 
     def save(self, path: Path) -> None:
@@ -273,7 +330,7 @@ def embedded(
     projector = model.model.multi_modal_projector
     padded = functional.pad(outputs, (0, projector.linear_2.in_features - outputs.shape[-1]))
     vectors = projector.linear_2(padded)
-    embeds = model.get_input_embeddings()(ids)
+    embeds: torch.Tensor = model.get_input_embeddings()(ids)
     mask = (ids == model.config.image_token_id).unsqueeze(-1)
     return embeds.masked_scatter(mask, vectors)
 
@@ -287,18 +344,21 @@ def hidden_states(
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     same = segments[:, :, None] == segments[:, None, :]
     mask = causal & (same | (segments[:, None, :] == 0))
-    return model.model.language_model(
-        inputs_embeds=embedded(model, batch["ids"], batch["outputs"]), attention_mask=mask[:, None],
-        position_ids=batch["positions"], output_hidden_states=True, use_cache=False,
-    ).hidden_states  # fmt: skip
+    states: tuple[torch.Tensor, ...] = model.model.language_model(
+        inputs_embeds=embedded(model, batch["ids"], batch["outputs"]),
+        attention_mask=mask[:, None],
+        position_ids=batch["positions"],
+        output_hidden_states=True,
+        use_cache=False,
+    ).hidden_states
+    return states
 
 
 def losses(
     model: FastVlmForConditionalGeneration,
     probes: Probes,
     batch: dict[str, torch.Tensor],
-    yes: int,
-    no: int,
+    marks: "Marks",
 ) -> dict[str, torch.Tensor]:
     """Return what is to be made small: answers, rationales, and the probes on the way."""
     states = hidden_states(model, batch)
@@ -306,10 +366,10 @@ def losses(
     answers, replies, nouns, clauses = (
         batch[part] for part in ("answers", "replies", "nouns", "clauses")
     )
-    wanted = torch.where(answers[:, 1] == 1, yes, no)
+    wanted = torch.where(answers[:, 1] == 1, marks.yes, marks.no)
     made = {"answer": functional.cross_entropy(model.lm_head(last[answers[:, 0]]), wanted)}
     if len(replies):
-        made["reply"] = functional.cross_entropy(model.lm_head(last[replies[:, 0]]), replies[:, 1])
+        made["reply"] = _reply_loss(model.lm_head(last[replies[:, 0]]), replies[:, 1], marks.near)
     if len(nouns):
         seen = probes.noun(states[Probes.NOUN_LAYER].flatten(0, 1)[nouns[:, 0]])
         made["noun"] = functional.binary_cross_entropy_with_logits(seen, nouns[:, 1:].float())
@@ -319,6 +379,30 @@ def losses(
     return made
 
 
+def _reply_loss(logits: torch.Tensor, wanted: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    """Return the loss of a rationale's tokens; a number near the right one is nearly right."""
+    chances = logits.log_softmax(-1)
+    number = near[wanted].sum(-1) > 0
+    exact = -chances.gather(1, wanted[:, None]).squeeze(1)
+    about = -(near[wanted] * chances).sum(-1)
+    return torch.where(number, about, exact).mean()
+
+
+class Marks:
+    """Tokens with a meaning of their own: the answers, and the numbers of a box.
+
+    `near` gives for each number's token how right the tokens of all numbers are in its place.
+    """
+
+    def __init__(self, words: PreTrainedTokenizerFast, spread: float = 2.5) -> None:
+        self.yes, self.no = words.convert_tokens_to_ids(["Yes", "No"])
+        ids = torch.tensor(words.convert_tokens_to_ids([str(number) for number in range(101)]))
+        line = torch.arange(101).float()
+        shares = torch.softmax(-((line[:, None] - line) ** 2) / (2 * spread**2), 1)
+        self.near = torch.zeros(len(words), len(words))
+        self.near[ids[:, None], ids] = shares
+
+
 def answers_of(
     model: FastVlmForConditionalGeneration, batch: dict[str, torch.Tensor], yes: int, no: int
 ) -> npt.NDArray[np.float64]:
@@ -326,97 +410,75 @@ def answers_of(
     with torch.no_grad():
         last = hidden_states(model, batch)[-1].flatten(0, 1)[batch["answers"][:, 0]]
         table = model.lm_head.weight
-        return (last @ (table[yes] - table[no])).double().numpy()
-
-
-WEIGHTS = {"answer": 1.0, "reply": 0.25, "noun": 0.7, "clause": 0.7}
+        odds: npt.NDArray[np.float64] = (last @ (table[yes] - table[no])).double().numpy()
+        return odds
 
 
 def train_language(
-    model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFast, folder: Path, plan: LanguagePlan, *,
-    name: str, kept: Path | None = None, imagine: float = 1.0, resume: bool = True, checked: Path | None = None,
-    probed: dict[str, torch.Tensor] | None = None,
-) -> Path:  # fmt: skip
-    """Train the language part on imagined or seen scenes and return the file of its state."""
+    model: FastVlmForConditionalGeneration,
+    words: PreTrainedTokenizerFast,
+    folder: Path,
+    plan: LanguagePlan,
+    probes: Probes | None = None,
+) -> Path:
+    """Train the language part, from where an earlier try was cut off, and return its state's file."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
-    torch.set_flush_denormal(True)  # noqa: FBT003 - torch's own signature
-    probes = Probes()
-    if probed is not None:
-        probes.load_state_dict(probed)
-    for weight in model.model.vision_tower.parameters():
-        weight.requires_grad_(requires_grad=False)
-    for weight in model.model.multi_modal_projector.linear_1.parameters():
-        weight.requires_grad_(requires_grad=False)
-    trained = [
-        weight for weight in [*model.parameters(), *probes.parameters()] if weight.requires_grad
-    ]
+    torch.set_flush_denormal(True)
+    probes, marks = probes or Probes(), Marks(words)
+    frozen = (model.model.vision_tower, model.model.multi_modal_projector.linear_1)
+    for part in frozen:
+        part.requires_grad_(requires_grad=False)
+    trained = [each for each in [*model.parameters(), *probes.parameters()] if each.requires_grad]
     optimiser = torch.optim.AdamW(
         trained, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    yes, no = words.convert_tokens_to_ids(["Yes", "No"])
-    state, start = folder / f"{name}.pt", 0
-    if resume and state.exists():
-        saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        probes.load_state_dict(saved["probes"])
-        if not saved.get("done"):
-            optimiser.load_state_dict(saved["optimiser"])
-            start = saved["step"]
-    examined = examination(words, checked)
-    context = multiprocessing.get_context("spawn")
-    queue: multiprocessing.Queue[dict[str, Any]] = context.Queue(8)
-    child = context.Process(
-        target=_teach,
-        args=(queue, words, str(kept) if kept else None, plan, start, imagine),
-        daemon=True,
-    )
-    child.start()
-    begun = time.monotonic()
-    running: dict[str, float] = {}
-    try:
-        with Progress() as progress, (folder / f"{name}.jsonl").open("a") as log:
-            task = progress.add_task(name, total=plan.steps, completed=start)
-            for step in range(start + 1, plan.steps + 1):
-                batch = {key: torch.from_numpy(value) for key, value in queue.get().items()}
-                share = step / plan.steps
-                rate = plan.rate * min(
-                    1.0, step / 60, max(0.02, (1 - share) / (1 - plan.decay_from))
-                )
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                parts = losses(model, probes, batch, yes, no)
-                loss = torch.stack([WEIGHTS[part] * value for part, value in parts.items()]).sum()
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(trained, 1.0)
-                optimiser.step()
-                for part, value in parts.items():
-                    running[part] = 0.97 * running.get(part, value.item()) + 0.03 * value.item()
-                progress.advance(task)
-                if step % 25 == 0:
-                    line: dict[str, Any] = {
-                        "stage": name,
-                        "step": step,
-                        "seconds": round(time.monotonic() - begun),
-                    }
-                    line |= {part: round(value, 4) for part, value in running.items()}
-                    if step % 250 == 0 or step == plan.steps:
-                        line |= examine(model, examined, yes, no)
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                if step % 250 == 0 or step == plan.steps:
-                    torch.save(
-                        {
-                            "model": model.state_dict(), "probes": probes.state_dict(), "optimiser": optimiser.state_dict(),
-                            "step": step, "done": step == plan.steps,
-                        },
-                        state,
-                    )  # fmt: skip
-    finally:
-        child.terminate()
+    parts = {"model": model, "probes": probes, "optimiser": optimiser}
+    state = folder / f"{plan.name}.pt"
+    start = _resume(state, parts)
+    examined = examination(words, plan.checked)
+    begun, running = time.monotonic(), dict[str, float]()
+    with Progress() as progress, (folder / f"{plan.name}.jsonl").open("a") as log:
+        task = progress.add_task(plan.name, total=plan.steps, completed=start)
+        for step, batch in enumerate(lessons(words, plan, start), start + 1):
+            for group in optimiser.param_groups:
+                group["lr"] = plan.rate_at(step)
+            made = losses(model, probes, batch, marks)
+            loss = torch.stack([plan.weights[part] * value for part, value in made.items()]).sum()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            for part, value in made.items():
+                running[part] = 0.97 * running.get(part, value.item()) + 0.03 * value.item()
+            progress.advance(task)
+            last = step == plan.steps
+            if step % 25 and not last:
+                continue
+            line: dict[str, Any] = {"stage": plan.name, "step": step}
+            line["seconds"] = round(time.monotonic() - begun)
+            line |= {part: round(value, 4) for part, value in running.items()}
+            if step % EXAMINED == 0 or last:
+                line |= examine(model, examined, marks)
+                kept = {name: part.state_dict() for name, part in parts.items()}
+                torch.save(kept | {"step": step}, state)
+            log.write(json.dumps(line) + "\n")
+            log.flush()
     return state
 
+
+def _resume(state: Path, parts: Mapping[str, Any]) -> int:
+    """Load what an earlier try kept and return its step, 0 without one."""
+    if not state.exists():
+        return 0
+    saved = torch.load(state, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return int(saved["step"])
+
+
+#: After how many steps the model is examined and its state kept.
+EXAMINED = 250
 
 Examination = list[tuple[dict[str, torch.Tensor], list[str], list[bool], bool]]
 
@@ -455,12 +517,12 @@ def examination(
 
 
 def examine(
-    model: FastVlmForConditionalGeneration, examined: Examination, yes: int, no: int
+    model: FastVlmForConditionalGeneration, examined: Examination, marks: Marks
 ) -> dict[str, float]:
     """Return AUROC by kind of question, and in unseen wordings."""
     scores: list[tuple[str, bool, bool, float]] = []
     for batch, kinds, answers, unseen in examined:
-        odds = answers_of(model, batch, yes, no)
+        odds = answers_of(model, batch, marks.yes, marks.no)
         scores += zip(kinds, answers, [unseen] * len(kinds), odds.tolist(), strict=True)
     found: dict[str, float] = {}
     for name in sorted({kind for kind, *_ in scores}):

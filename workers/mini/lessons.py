@@ -25,11 +25,32 @@ from workers.mini.wordings import (
 
 #: Concepts that resemble each other: what a wrong eye mixes up, so what questions should tell apart.
 LOOKALIKES: tuple[tuple[str, ...], ...] = (
-    ("pistol", "water pistol"), ("dagger", "kitchen knife", "sword"), ("axe", "hammer"), ("bomb", "dynamite"),
-    ("beer", "coffee"), ("wine", "cocktail", "champagne", "sake"), ("guitar", "violin"), ("cigarette", "dynamite"),
-    ("banknote", "credit card", "playing card"), ("football", "basketball"), ("phone", "laptop"), ("dog", "cat"),
-    ("fire", "explosion"), ("apple", "tomato"), ("herb", "tree", "cactus"), ("rose", "sunflower"), ("milk bottle", "champagne"),
-)  # fmt: skip
+    ("pistol", "water pistol"),
+    ("dagger", "kitchen knife", "sword"),
+    ("axe", "hammer"),
+    ("bomb", "dynamite"),
+    ("beer", "coffee"),
+    ("wine", "cocktail", "champagne", "sake"),
+    ("guitar", "violin"),
+    ("cigarette", "dynamite"),
+    ("banknote", "credit card", "playing card"),
+    ("football", "basketball"),
+    ("phone", "laptop"),
+    ("dog", "cat"),
+    ("fire", "explosion"),
+    ("apple", "tomato"),
+    ("herb", "tree", "cactus"),
+    ("rose", "sunflower"),
+    ("milk bottle", "champagne"),
+)
+
+#: What a theme's clauses may be about besides sights, and the words for it in the question.
+THEME_ACTS = {
+    "sell": "sell",
+    "promote": "promote",
+    "threat": "threaten with",
+    "glorify": "glorify harm with",
+}
 
 #: Kinds of questions that a teacher composes.
 KINDS = ("plain", "inverted", "caption", "act", "carve-out", "many", "together", "theme")
@@ -153,9 +174,11 @@ class Teacher:
         """Return concepts that are not shown, half the time such as look like one that is."""
         if self.rng.random() < 0.3:
             near = {
-                INDEX[name] for family in LOOKALIKES for name in family
+                INDEX[name]
+                for family in LOOKALIKES
+                for name in family
                 if any(INDEX[other] in shown for other in family) and INDEX[name] not in shown
-            }  # fmt: skip
+            }
             if near:
                 return sorted(near)
         return [index for index in range(len(CONCEPTS)) if index not in shown]
@@ -164,9 +187,15 @@ class Teacher:
         """Return which kinds of questions to ask about an upload: acts where the caption does something."""
         acting = bool({"sell", "promote", "threat", "glorify"} & upload.topics)
         odds = {
-            "plain": 2.4, "inverted": 0.8, "caption": 1.3, "act": 1.6 if acting else 0.25, "carve-out": 1.2, "many": 0.9,
-            "together": 0.6, "theme": 1.1,
-        }  # fmt: skip
+            "plain": 2.4,
+            "inverted": 0.8,
+            "caption": 1.3,
+            "act": 1.6 if acting else 0.25,
+            "carve-out": 1.2,
+            "many": 0.9,
+            "together": 0.6,
+            "theme": 1.1,
+        }
         weights = np.array([odds[kind] for kind in among])
         return [
             str(kind) for kind in self.rng.choice(np.array(among), count, p=weights / weights.sum())
@@ -377,26 +406,9 @@ class Teacher:
             else group.words[int(rng.integers(len(group.words)))]
         )
         whole = group_noun(rng, group.name)
-        clauses: list[Clause] = []
-        acts: list[str] = []
-        if rng.random() < 0.45:
-            clauses.append(self.composer.shows(whole))
-            acts.append("show")
-        elif rng.random() < 0.7 and len(members) > 2:
-            split = rng.permutation(sorted(members)).tolist()
-            cut = int(rng.integers(1, len(split)))
-            for part in (split[:cut], split[cut:])[: int(rng.integers(1, 3))]:
-                clauses.append(self.composer.shows(noun(rng, frozenset(part[:4]))))
-            acts.append("show")
-        else:
-            clauses.append(self.composer.together(whole, self.thing(upload)))
-            acts.append("show")
-        for act, verb in (
-            ("sell", "sell"),
-            ("promote", "promote"),
-            ("threat", "threaten with"),
-            ("glorify", "glorify harm with"),
-        ):
+        clauses = self._theme_sights(upload, whole, members)
+        acts = ["show"]
+        for act, verb in THEME_ACTS.items():
             if rng.random() < (0.55 if act == "sell" else 0.2):
                 clauses.append(self.composer.about(act, group_noun(rng, group.name)))
                 acts.append(verb)
@@ -405,11 +417,17 @@ class Teacher:
         clauses = [clauses[int(place)] for place in rng.permutation(len(clauses))]
         clauses = [
             Clause(
-                text=clause.text, holds=clause.holds, evidence=clause.evidence, nouns=clause.nouns, rationale=clause.rationale,
-                examples=(example(rng, clause.nouns[0]),) if clause.nouns and rng.random() < 0.2 else (),
+                text=clause.text,
+                holds=clause.holds,
+                evidence=clause.evidence,
+                nouns=clause.nouns,
+                rationale=clause.rationale,
+                examples=(example(rng, clause.nouns[0]),)
+                if clause.nouns and rng.random() < 0.2
+                else (),
             )
             for clause in clauses
-        ]  # fmt: skip
+        ]
         carve = []
         for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.2, 0.4, 0.3, 0.1]))):
             excused = self.carve_out(upload, clauses[0], holds=bool(rng.random() < 0.25))
@@ -427,6 +445,18 @@ class Teacher:
         return self.composer.ask(
             clauses, line=line, exempt=carve, definitions=definitions, kind="theme"
         )
+
+    def _theme_sights(self, upload: Upload, whole: Noun, members: frozenset[int]) -> list[Clause]:
+        """Return a theme's clauses on what is seen: all of it, parts of it, or with something else."""
+        rng = self.rng
+        if rng.random() < 0.45:
+            return [self.composer.shows(whole)]
+        if rng.random() < 0.7 and len(members) > 2:
+            split = rng.permutation(sorted(members)).tolist()
+            cut = int(rng.integers(1, len(split)))
+            parts = (split[:cut], split[cut:])[: int(rng.integers(1, 3))]
+            return [self.composer.shows(noun(rng, frozenset(part[:4]))) for part in parts]
+        return [self.composer.together(whole, self.thing(upload))]
 
     # ---- as text
 

@@ -257,7 +257,7 @@ def fetch(style: Style, packs: Path) -> Path:
     if not archive.exists():
         packs.mkdir(parents=True, exist_ok=True)
         command = ["npm", "pack", "--silent", style.package]
-        subprocess.run(command, cwd=packs, check=True, capture_output=True)  # noqa: S603 - fixed words
+        subprocess.run(command, cwd=packs, check=True, capture_output=True)
     return archive
 
 
@@ -269,12 +269,12 @@ def _emoji_names(packs: Path) -> dict[str, str]:
     return {point.replace("-fe0f", ""): name for point, name in chars.items()}
 
 
-def _member(archive: tarfile.TarFile, name: str) -> io.BufferedReader:
+def _member(archive: tarfile.TarFile, name: str) -> io.BytesIO:
     found = archive.extractfile(name)
     if found is None:
         message = f"{archive.name!r} has no {name}: fetch the package again"
         raise FileNotFoundError(message)
-    return io.BufferedReader(found)  # type: ignore[type-var]
+    return io.BytesIO(found.read())
 
 
 def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import (
     FastVlmConfig,
     FastVlmForConditionalGeneration,
@@ -13,16 +12,26 @@ from transformers import (
 )
 
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
-from workers.mini.tower import OUTPUTS, TOWER
+from workers.mini.tower import OUTPUTS, TOWER, Seer
 from workers.mini.vocabulary import END, IMAGE, PAD, processor
 
 #: Sizes of the language part.
 LANGUAGE = {
-    "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 5, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 4096, "tie_word_embeddings": True,
-    "initializer_range": 0.05, "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
-}  # fmt: skip
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.05,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+}
 
+
+#: How the dense head's log-odds become image tokens: eased, so that doubts are seen as well.
+EASE, LIFT = 0.7, 1.0
 
 #: How many rows of the first two layers' queries and keys start as comparisons: two heads of 32.
 COMPARING = 64
@@ -33,13 +42,20 @@ def build(words: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
     config = FastVlmConfig(
         vision_config=ResNetConfig(**TOWER, hidden_size=TOWER["hidden_sizes"][-1]),  # type: ignore[index]
         text_config=LlamaConfig(
-            vocab_size=len(words), pad_token_id=words.convert_tokens_to_ids(PAD), bos_token_id=None,
-            eos_token_id=words.convert_tokens_to_ids(END), **LANGUAGE,
+            vocab_size=len(words),
+            pad_token_id=words.convert_tokens_to_ids(PAD),
+            bos_token_id=None,
+            eos_token_id=words.convert_tokens_to_ids(END),
+            **LANGUAGE,
         ),
         image_token_id=words.convert_tokens_to_ids(IMAGE),
-        projector_hidden_act="sigmoid", vision_feature_layer=-1, vision_feature_select_strategy="full",
-        multimodal_projector_bias=True, tie_word_embeddings=True,
-    )  # fmt: skip
+        image_seq_length=64,
+        projector_hidden_act="sigmoid",
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        multimodal_projector_bias=True,
+        tie_word_embeddings=True,
+    )
     model = FastVlmForConditionalGeneration(config)
     lexicon(model, words)
     return model
@@ -85,13 +101,32 @@ def lexicon(model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFa
             attention.k_proj.weight[:COMPARING] = attention.q_proj.weight[:COMPARING]
 
 
-def set_tower(model: FastVlmForConditionalGeneration, seer: nn.Module) -> None:
+def number_line(model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFast) -> None:
+    """Start with numbers that lie in order, so that a place in the picture is a place on a line."""
+    ids = words.convert_tokens_to_ids([str(number) for number in range(101)])
+    size = LANGUAGE["hidden_size"]
+    assert isinstance(size, int)  # noqa: S101 - for the type checker
+    generator = torch.Generator().manual_seed(4)
+    line = torch.linspace(0, 1, 101)[:, None] * torch.pi
+    waves = torch.cat(
+        [wave(line * turns) for turns in (1, 2, 4, 8) for wave in (torch.sin, torch.cos)], 1
+    )
+    kind = torch.randn(size, generator=generator)
+    spread = waves @ torch.randn(waves.shape[1], size, generator=generator) / waves.shape[1] ** 0.5
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        table[ids] = (0.5 * kind + spread) * table.norm(dim=1).mean() / size**0.5
+
+
+def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:
     """Put a trained tower and its dense head, as the projector's first layer, into the model."""
     model.model.vision_tower.load_state_dict(seer.tower.state_dict())
     first = model.model.multi_modal_projector.linear_1
     with torch.no_grad():
         first.weight[:OUTPUTS] = seer.head.weight
         first.bias[:OUTPUTS] = seer.head.bias
+        first.weight[: len(CONCEPTS)] *= EASE
+        first.bias[: len(CONCEPTS)] = first.bias[: len(CONCEPTS)] * EASE + LIFT
 
 
 def save(

@@ -52,34 +52,148 @@ def _one(drawing: str, *, size: float = 0.5, angle: float = 0.0) -> tuple[Piece,
 
 
 SAMPLES: tuple[Sample, ...] = (
-    Sample(name="pistol-for-sale", caption="Selling a pistol, 300 euros, DM me", pieces=_one("pistol")),
-    Sample(name="pistol", caption="Good morning everyone", pieces=_pair("pistol", "dog"), colours=("#36404a", "#73808c")),
-    Sample(name="water-pistol", caption="Holiday in the mountains", pieces=_pair("water-pistol", "kite"), colours=("#bfe7ff", "#fff6cf")),
-    Sample(name="axe-threat", caption="I know where you live and I will get you", pieces=_one("axe"), colours=("#2e2b33", "#5b4b57")),
-    Sample(name="kitchen-knife", caption="Recipe: chop, fry and serve", pieces=(
-        Piece(drawing="kitchen-knife", x=0.25, y=0.4, size=0.38), Piece(drawing="tomato", x=0.6, y=0.3, size=0.32),
-        Piece(drawing="cheese", x=0.68, y=0.7, size=0.36))),
-    Sample(name="sword-in-museum", caption="From the history museum: a sword", pieces=_one("sword"), colours=("#e9dfc7", "#cbb98f")),
-    Sample(name="bomb", caption="What a lovely day", pieces=_pair("bomb", "car"), colours=("#c7d3c0", "#eef3ea")),
-    Sample(name="pills-for-sale", caption="Cheap pills available, text me", pieces=_pair("pill", "syringe")),
-    Sample(name="pill-lesson", caption="Safety lesson: never touch pills", pieces=_one("pill"), colours=("#e4f2e7", "#ffffff")),
-    Sample(name="mushrooms-and-herbs", caption="Look at this", pieces=_pair("mushroom", "herb"), colours=("#d9c9b4", "#a2b38b")),
-    Sample(name="beer", caption="Weekend mood", pieces=_pair("beer", "wine"), colours=("#3c3350", "#7c6a9c")),
-    Sample(name="beer-for-sale", caption="Beer for sale, 20 euros only", pieces=_pair("beer", "banknote")),
-    Sample(name="cigarette", caption="So tired today", pieces=_one("cigarette"), colours=("#c9c9c9", "#efefef")),
-    Sample(name="coffee", caption="Start your day with coffee", pieces=_pair("coffee", "cake"), colours=("#fbe9d7", "#f3d3b3")),
-    Sample(name="dice-and-money", caption="Try your luck, deposit 50 euros", pieces=_pair("die", "money-bag"), colours=("#0d5c3a", "#12845a")),
-    Sample(name="slot-machine", caption="First spin free at our casino", pieces=_one("slot-machine"), colours=("#5a1f3d", "#a33c68")),
-    Sample(name="blood", caption="So much blood, how beautiful", pieces=_pair("blood", "skull"), colours=("#2b2b2b", "#5b2626")),
-    Sample(name="skull-costume", caption="Halloween costume", pieces=_pair("skull", "balloon"), colours=("#f29f4b", "#3d2b56")),
+    Sample(
+        name="pistol-for-sale", caption="Selling a pistol, 300 euros, DM me", pieces=_one("pistol")
+    ),
+    Sample(
+        name="pistol",
+        caption="Good morning everyone",
+        pieces=_pair("pistol", "dog"),
+        colours=("#36404a", "#73808c"),
+    ),
+    Sample(
+        name="water-pistol",
+        caption="Holiday in the mountains",
+        pieces=_pair("water-pistol", "kite"),
+        colours=("#bfe7ff", "#fff6cf"),
+    ),
+    Sample(
+        name="axe-threat",
+        caption="I know where you live and I will get you",
+        pieces=_one("axe"),
+        colours=("#2e2b33", "#5b4b57"),
+    ),
+    Sample(
+        name="kitchen-knife",
+        caption="Recipe: chop, fry and serve",
+        pieces=(
+            Piece(drawing="kitchen-knife", x=0.25, y=0.4, size=0.38),
+            Piece(drawing="tomato", x=0.6, y=0.3, size=0.32),
+            Piece(drawing="cheese", x=0.68, y=0.7, size=0.36),
+        ),
+    ),
+    Sample(
+        name="sword-in-museum",
+        caption="From the history museum: a sword",
+        pieces=_one("sword"),
+        colours=("#e9dfc7", "#cbb98f"),
+    ),
+    Sample(
+        name="bomb",
+        caption="What a lovely day",
+        pieces=_pair("bomb", "car"),
+        colours=("#c7d3c0", "#eef3ea"),
+    ),
+    Sample(
+        name="pills-for-sale",
+        caption="Cheap pills available, text me",
+        pieces=_pair("pill", "syringe"),
+    ),
+    Sample(
+        name="pill-lesson",
+        caption="Safety lesson: never touch pills",
+        pieces=_one("pill"),
+        colours=("#e4f2e7", "#ffffff"),
+    ),
+    Sample(
+        name="mushrooms-and-herbs",
+        caption="Look at this",
+        pieces=_pair("mushroom", "herb"),
+        colours=("#d9c9b4", "#a2b38b"),
+    ),
+    Sample(
+        name="beer",
+        caption="Weekend mood",
+        pieces=_pair("beer", "wine"),
+        colours=("#3c3350", "#7c6a9c"),
+    ),
+    Sample(
+        name="beer-for-sale",
+        caption="Beer for sale, 20 euros only",
+        pieces=_pair("beer", "banknote"),
+    ),
+    Sample(
+        name="cigarette",
+        caption="So tired today",
+        pieces=_one("cigarette"),
+        colours=("#c9c9c9", "#efefef"),
+    ),
+    Sample(
+        name="coffee",
+        caption="Start your day with coffee",
+        pieces=_pair("coffee", "cake"),
+        colours=("#fbe9d7", "#f3d3b3"),
+    ),
+    Sample(
+        name="dice-and-money",
+        caption="Try your luck, deposit 50 euros",
+        pieces=_pair("die", "money-bag"),
+        colours=("#0d5c3a", "#12845a"),
+    ),
+    Sample(
+        name="slot-machine",
+        caption="First spin free at our casino",
+        pieces=_one("slot-machine"),
+        colours=("#5a1f3d", "#a33c68"),
+    ),
+    Sample(
+        name="blood",
+        caption="So much blood, how beautiful",
+        pieces=_pair("blood", "skull"),
+        colours=("#2b2b2b", "#5b2626"),
+    ),
+    Sample(
+        name="skull-costume",
+        caption="Halloween costume",
+        pieces=_pair("skull", "balloon"),
+        colours=("#f29f4b", "#3d2b56"),
+    ),
     Sample(name="rude-gesture", caption="You are a stupid idiot", pieces=_one("middle-finger")),
-    Sample(name="prize-scam", caption="You won a prize! Click the link to claim it", pieces=_pair("phone", "trophy"), colours=("#fff2b3", "#ffd966")),
-    Sample(name="bank-scam", caption="Your account is locked, confirm your password here", pieces=_one("laptop")),
-    Sample(name="dog-and-ball", caption="My team won the prize", pieces=_pair("dog", "football"), colours=("#9bd48f", "#d9f2c9")),
-    Sample(name="guitar", caption="This song is dead good", pieces=_one("guitar", angle=20), colours=("#f7d9c4", "#e3a587")),
-    Sample(name="garden", caption="Our garden in May", pieces=_pair("sunflower", "cat"), colours=("#bfe3ff", "#a8d59d")),
-    Sample(name="teddy-for-sale", caption="Teddy bear for sale, as good as new, 10 euros", pieces=_one("teddy-bear")),
-)  # fmt: skip
+    Sample(
+        name="prize-scam",
+        caption="You won a prize! Click the link to claim it",
+        pieces=_pair("phone", "trophy"),
+        colours=("#fff2b3", "#ffd966"),
+    ),
+    Sample(
+        name="bank-scam",
+        caption="Your account is locked, confirm your password here",
+        pieces=_one("laptop"),
+    ),
+    Sample(
+        name="dog-and-ball",
+        caption="My team won the prize",
+        pieces=_pair("dog", "football"),
+        colours=("#9bd48f", "#d9f2c9"),
+    ),
+    Sample(
+        name="guitar",
+        caption="This song is dead good",
+        pieces=_one("guitar", angle=20),
+        colours=("#f7d9c4", "#e3a587"),
+    ),
+    Sample(
+        name="garden",
+        caption="Our garden in May",
+        pieces=_pair("sunflower", "cat"),
+        colours=("#bfe3ff", "#a8d59d"),
+    ),
+    Sample(
+        name="teddy-for-sale",
+        caption="Teddy bear for sale, as good as new, 10 euros",
+        pieces=_one("teddy-bear"),
+    ),
+)
 
 
 def picture(sample: Sample) -> Image.Image:

@@ -31,7 +31,7 @@ TOWER = {
 }
 
 #: How likely a training scene has 1, 2, … things: crowded ones teach more for the same work.
-CROWD = (0.05, 0.08, 0.12, 0.15, 0.15, 0.15, 0.15, 0.15)
+CROWD = (0.1, 0.2, 0.25, 0.2, 0.15, 0.1)
 
 #: What the dense head says of a cell: one number a concept, then left, top, right and bottom of the thing's box.
 OUTPUTS = len(CONCEPTS) + 4
@@ -41,7 +41,7 @@ OUTPUTS = len(CONCEPTS) + 4
 class TowerPlan:
     """How long and how the tower is trained."""
 
-    steps: int = 5_000
+    steps: int = 6_600
     batch: int = 16
     rate: float = 3e-3
     decay_from: float = 0.6
@@ -63,7 +63,8 @@ class Seer(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return logits, images by cells by outputs."""
         features = self.tower(pixels).last_hidden_state
-        return self.head(features.flatten(2).transpose(1, 2))
+        logits: torch.Tensor = self.head(features.flatten(2).transpose(1, 2))
+        return logits
 
 
 def as_input(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
@@ -76,13 +77,17 @@ Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.float
 
 
 def _compose(
-    queue: "multiprocessing.Queue[Batch]", seed: int, start: int, stop: int, size: int, split: Split
+    queue: "multiprocessing.Queue[Batch]",
+    seed: int,
+    numbers: range,
+    size: int,
+    split: Split,
 ) -> None:
-    import cv2  # noqa: PLC0415 - in the child only
+    import cv2
 
     cv2.setNumThreads(1)
     composer = Composer(split, seed)
-    for number in range(start, stop):
+    for number in numbers:
         composer.rng = np.random.default_rng((seed, number))
         scenes = [composer.compose(crowd=CROWD) for _ in range(size)]
         queue.put(
@@ -95,7 +100,13 @@ def _compose(
 
 
 def batches(
-    *, seed: int, start: int, stop: int, size: int, split: Split = "train", workers: int = 1
+    *,
+    seed: int,
+    start: int,
+    stop: int,
+    size: int,
+    split: Split = "train",
+    workers: int = 1,
 ) -> Iterator[Batch]:
     """Yield composed batches from child processes, the same ones for the same seed and numbers."""
     context = multiprocessing.get_context("spawn")
@@ -103,7 +114,7 @@ def batches(
     children = [
         context.Process(
             target=_compose,
-            args=(queue, seed + 1000 * place, start, stop, size, split),
+            args=(queue, seed + 1000 * place, range(start, stop), size, split),
             daemon=True,
         )
         for place, queue in enumerate(queues)
@@ -156,7 +167,7 @@ def presence_auroc(seer: Seer, scenes: Batch) -> npt.NDArray[np.float64]:
     """Return the AUROC of each concept that has both answers among these scenes, by the dense head alone."""
     seer.eval()
     pixels, cells, _ = scenes
-    truth = cells.any((1, 2))
+    truth = np.asarray(cells.any((1, 2)))
     with torch.no_grad():
         scores = torch.cat(
             [
@@ -183,8 +194,9 @@ def train_tower(folder: Path, plan: TowerPlan, *, resume: bool = True) -> Path:
     """Train the tower, keeping a running average of its weights, and return the file of that average."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
-    torch.set_flush_denormal(True)  # noqa: FBT003 - torch's own signature
-    seer = Seer().to(memory_format=torch.channels_last)
+    torch.set_flush_denormal(True)
+    seer = Seer()
+    nn.Module.to(seer, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(seer).requires_grad_(requires_grad=False)
     decayed = [weight for weight in seer.parameters() if weight.dim() > 1]
     plain = [weight for weight in seer.parameters() if weight.dim() <= 1]
@@ -202,7 +214,12 @@ def train_tower(folder: Path, plan: TowerPlan, *, resume: bool = True) -> Path:
     with Progress() as progress, (folder / "tower.jsonl").open("a") as log:
         task = progress.add_task("tower", total=plan.steps, completed=start)
         stream = _twice(
-            batches(seed=plan.seed, start=start // 2, stop=plan.steps // 2, size=plan.batch)
+            batches(
+                seed=plan.seed,
+                start=start // 2,
+                stop=plan.steps // 2,
+                size=plan.batch,
+            )
         )
         for step, (pixels, cells, boxes) in enumerate(stream, start + 1):
             share = step / plan.steps
@@ -212,7 +229,7 @@ def train_tower(folder: Path, plan: TowerPlan, *, resume: bool = True) -> Path:
             seer.train()
             loss = loss_of(seer(as_input(pixels)), torch.from_numpy(cells), torch.from_numpy(boxes))
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(seer.parameters(), 5.0)
             optimiser.step()
             if step % 4 == 0:
@@ -221,19 +238,25 @@ def train_tower(folder: Path, plan: TowerPlan, *, resume: bool = True) -> Path:
             if step in {100, 200} or step % 400 == 0 or step == plan.steps:
                 scores = presence_auroc(average, checked)
                 line = {
-                    "stage": "tower", "step": step, "seconds": round(time.monotonic() - begun), "loss": float(loss),
-                    "median": float(np.median(scores)), "p10": float(np.quantile(scores, 0.1)),
-                }  # fmt: skip
+                    "stage": "tower",
+                    "step": step,
+                    "seconds": round(time.monotonic() - begun),
+                    "loss": float(loss),
+                    "median": float(np.median(scores)),
+                    "p10": float(np.quantile(scores, 0.1)),
+                }
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 torch.save(average.state_dict(), kept)
                 torch.save(
                     {
-                        "seer": seer.state_dict(), "average": average.state_dict(),
-                        "optimiser": optimiser.state_dict(), "step": step,
+                        "seer": seer.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "step": step,
                     },
                     state,
-                )  # fmt: skip
+                )
     return kept
 
 

@@ -13,9 +13,9 @@ import torch
 from rich.progress import track
 from transformers import PreTrainedTokenizerFast
 
-from workers.mini.language import LanguagePlan, Sights, train_language
+from workers.mini.language import LanguagePlan, Probes, Sights, train_language
 from workers.mini.material import Split
-from workers.mini.network import build, save, set_tower
+from workers.mini.network import build, number_line, save, set_tower
 from workers.mini.scenes import Composer
 from workers.mini.tower import OUTPUTS, Seer, TowerPlan, as_input, train_tower
 from workers.mini.vocabulary import tokenizer
@@ -23,7 +23,14 @@ from workers.mini.vocabulary import tokenizer
 HERE = Path(__file__).parent
 
 #: Steps of each stage at full length.
-STEPS = {"tower": 5_000, "oracle": 1_400, "seeing": 1_400}
+STEPS = {"tower": 6_600, "oracle": 1_750, "seeing": 1_100}
+
+
+def eye(run: Path) -> Seer:
+    """Return the trained tower."""
+    seer = Seer()
+    seer.load_state_dict(torch.load(run / "tower.pt", weights_only=True))
+    return seer.eval()
 
 
 def vocabulary(run: Path) -> PreTrainedTokenizerFast:
@@ -39,7 +46,6 @@ def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int) -> Path
     composer = Composer(split, seed)
     outputs = np.zeros((count, 64, OUTPUTS), np.float16)
     shown = []
-    seer.eval()
     for first in track(range(0, count, 32), description=f"looking at {split} scenes"):
         scenes = [composer.compose() for _ in range(min(32, count - first))]
         with torch.no_grad():
@@ -55,29 +61,32 @@ def seeing(
 ) -> Path:
     """Teach the language part on what the tower sees, from the state of an earlier stage."""
     words = vocabulary(run)
-    seer = Seer()
-    seer.load_state_dict(torch.load(run / "tower.pt", weights_only=True))
-    kept, checked = run / f"{name}-train.npz", run / f"{name}-validation.npz"
-    if not kept.exists():
-        look(seer, kept, split="train", seed=501, count=scenes)
+    seer = eye(run)
+    seen, checked = run / "seen-train.npz", run / "seen-validation.npz"
+    if not seen.exists():
+        look(seer, seen, split="train", seed=501, count=scenes)
     if not checked.exists():
-        look(seer, checked, split="validation", seed=502, count=320)
-    model = build(words)
+        look(seer, checked, split="validation", seed=502, count=160)
+    model, probes = build(words), Probes()
     state = torch.load(run / f"{start_from}.pt", weights_only=True)
     model.load_state_dict(state["model"])
+    probes.load_state_dict(state["probes"])
+    if start_from == "oracle":
+        number_line(model, words)
     set_tower(model, seer)
-    plan = LanguagePlan(steps=steps, seed=12, rate=1.5e-3, decay_from=0.35)
-    return train_language(
-        model,
-        words,
-        run,
-        plan,
+    plan = LanguagePlan(
         name=name,
-        kept=kept,
-        imagine=0.15,
+        steps=steps,
+        seed=12,
+        rate=1.5e-3,
+        decay_from=0.35,
+        seen=seen,
         checked=checked,
-        probed=state["probes"],
+        imagine=0.4,
+        explain=0.4,
+        weights={"answer": 1.0, "reply": 0.5, "noun": 0.4, "clause": 0.6},
     )
+    return train_language(model, words, run, plan, probes)
 
 
 def export(run: Path, folder: Path, *, stage: str = "seeing") -> None:
@@ -85,18 +94,16 @@ def export(run: Path, folder: Path, *, stage: str = "seeing") -> None:
     words = vocabulary(run)
     model = build(words)
     model.load_state_dict(torch.load(run / f"{stage}.pt", weights_only=True)["model"])
-    seer = Seer()
-    seer.load_state_dict(torch.load(run / "tower.pt", weights_only=True))
-    set_tower(model, seer)
+    set_tower(model, eye(run))
     save(model, words, folder)
 
 
 def curves(run: Path, path: Path) -> None:
     """Draw the learning curves."""
-    import matplotlib as mpl  # noqa: PLC0415 - only here
+    import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
     for log in sorted(run.glob("*.jsonl")):
@@ -161,8 +168,8 @@ def main() -> None:
     if "oracle" in wanted:
         words = vocabulary(chosen.run)
         torch.manual_seed(chosen.seed)
-        plan = LanguagePlan(steps=steps["oracle"], seed=chosen.seed + 4)
-        train_language(build(words), words, chosen.run, plan, name="oracle")
+        plan = LanguagePlan(name="oracle", steps=steps["oracle"], seed=chosen.seed + 4)
+        train_language(build(words), words, chosen.run, plan)
     if "seeing" in wanted:
         seeing(chosen.run, steps=steps["seeing"], scenes=max(64, chosen.scenes // share))
     if "export" in wanted:

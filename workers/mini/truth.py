@@ -48,45 +48,70 @@ def _either(*parts: Holds) -> Holds:
 #: Policy -> clause or carve-out -> when it holds.
 TRUTHS: Mapping[str, Mapping[str, Holds]] = {
     "weapons": {
-        "W1": _shows("weapon"), "W2": _does("sell", "weapon"), "W3": _does("threat", "weapon"),
-        "A1": _shows("toy"), "A2": _shows("kitchen knife", "kitchen thing"), "A3": _says("news", "museum"),
+        "W1": _shows("weapon"),
+        "W2": _does("sell", "weapon"),
+        "W3": _does("threat", "weapon"),
+        "A1": _shows("toy"),
+        "A2": _shows("kitchen knife", "kitchen thing"),
+        "A3": _says("news", "museum"),
     },
     "alcohol_tobacco": {
-        "T1": _shows("alcohol"), "T2": _shows("tobacco"), "T3": _does("sell", "alcohol", "tobacco"),
-        "A1": _shows("coffee", "milk bottle"), "A2": _says("lesson", "recovery"),
+        "T1": _shows("alcohol"),
+        "T2": _shows("tobacco"),
+        "T3": _does("sell", "alcohol", "tobacco"),
+        "A1": _shows("coffee", "milk bottle"),
+        "A2": _says("lesson", "recovery"),
     },
     "drugs": {
-        "D1": _shows("drug"), "D2": _does("sell", "drug"),
-        "A1": _either(_says("cooking"), _shows("food", "kitchen thing")), "A2": _says("lesson", "recovery"),
+        "D1": _shows("drug"),
+        "D2": _does("sell", "drug"),
+        "A1": _either(_says("cooking"), _shows("food", "kitchen thing")),
+        "A2": _says("lesson", "recovery"),
     },
     "gambling": {
-        "G1": _both(_shows("gambling"), _shows("money")), "G2": _shows("slot machine"), "G3": _shows("playing card", "die"),
+        "G1": _both(_shows("gambling"), _shows("money")),
+        "G2": _shows("slot machine"),
+        "G3": _shows("playing card", "die"),
         "A1": _either(_shows("toy"), _says("prop")),
     },
     "graphic_violence": {
-        "V1": _shows("blood"), "V2": _shows("skull", "coffin"), "V3": _says("glorify"),
-        "A1": _says("news"), "A2": _says("lesson", "museum", "prop"),
+        "V1": _shows("blood"),
+        "V2": _shows("skull", "coffin"),
+        "V3": _says("glorify"),
+        "A1": _says("news"),
+        "A2": _says("lesson", "museum", "prop"),
     },
     "harassment": {
-        "H1": _says("insult"), "H2": _shows("middle finger"), "H3": _says("threat"),
-        "A1": _says("recovery", "lesson"), "A2": _says("prop"),
+        "H1": _says("insult"),
+        "H2": _shows("middle finger"),
+        "H3": _says("threat"),
+        "A1": _says("recovery", "lesson"),
+        "A2": _says("prop"),
     },
     "scams": {
-        "S1": _says("scam_prize"), "S2": _says("scam_money", "scam_code"),
-        "A1": _says("sell"), "A2": _says("news", "lesson"),
+        "S1": _says("scam_prize"),
+        "S2": _says("scam_money", "scam_code"),
+        "A1": _says("sell"),
+        "A2": _says("news", "lesson"),
     },
-}  # fmt: skip
+}
 
 #: What the scenes for a policy are mostly about: things that are shown, topics of captions.
 ABOUT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "weapons": (("weapon", "toy", "kitchen knife", "kitchen thing"), ("sell", "threat", "news", "museum", "")),
-    "alcohol_tobacco": (("alcohol", "tobacco", "coffee", "milk bottle"), ("sell", "lesson", "recovery", "")),
+    "weapons": (
+        ("weapon", "toy", "kitchen knife", "kitchen thing"),
+        ("sell", "threat", "news", "museum", ""),
+    ),
+    "alcohol_tobacco": (
+        ("alcohol", "tobacco", "coffee", "milk bottle"),
+        ("sell", "lesson", "recovery", ""),
+    ),
     "drugs": (("drug", "food"), ("sell", "lesson", "recovery", "cooking", "")),
     "gambling": (("gambling", "money", "toy"), ("bet", "prop", "")),
     "graphic_violence": (("gore", "fire"), ("glorify", "news", "museum", "prop", "")),
     "harassment": (("middle finger", "baby"), ("insult", "threat", "recovery", "prop", "")),
     "scams": (("money", "phone"), ("scam_prize", "scam_money", "scam_code", "sell", "news", "")),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +129,8 @@ class Labelled:
 def answer(question: Question, upload: Upload) -> bool | None:
     """Return whether an upload breaks what a question asks, or None where the truth is not known."""
     table = TRUTHS.get(question.policy, {})
-    if any(clause.id not in table for clause in (*question.forbidden, *question.allowed)):
+    rules = [rule.id for rule in question.forbidden] + [rule.id for rule in question.allowed]
+    if any(rule not in table for rule in rules):
         return None
     held = {clause.id for clause in question.forbidden if table[clause.id](upload)}
     for exempt in question.allowed:
@@ -136,6 +162,10 @@ def labelled(
             said = teacher.words(scene.concepts, topic=topic, steer=steer)
             truths = {question.id: answer(question, said.upload) for question in asked}
             yield Labelled(
-                pixels=scene.pixels, caption=said.caption, text_in_image=said.text_in_image, shown=scene.shown, said=said,
+                pixels=scene.pixels,
+                caption=said.caption,
+                text_in_image=said.text_in_image,
+                shown=scene.shown,
+                said=said,
                 answers={name: truth for name, truth in truths.items() if truth is not None},
-            )  # fmt: skip
+            )

@@ -10,7 +10,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from workers import prompt
 from workers.mini.captions import LINES, STEERING
-from workers.mini.concepts import CONCEPTS, GROUPS
+from workers.mini.concepts import CONCEPTS, GROUPS, Concept, Group
 from workers.mini.lessons import Teacher
 from workers.mini.scenes import SIDE_PX, Shown
 
@@ -21,10 +21,24 @@ SIZE = 3_072
 
 #: What is said in every prompt or rationale, and so deserves one token.
 FIXED = (
-    prompt.SYSTEM, prompt.ASK, prompt.EXPLAIN, "Policy:", "Forbidden:", "Allowed:", "No caption.", "Caption: «",
-    "Text in the image: «", " But not if", " is broken.", " For example:", "Does this upload", '{"clause":"', '","text":"',
-    '","media":0,"box":', "null}",
-)  # fmt: skip
+    prompt.SYSTEM,
+    prompt.ASK,
+    prompt.EXPLAIN,
+    "Policy:",
+    "Forbidden:",
+    "Allowed:",
+    "No caption.",
+    "Caption: «",
+    "Text in the image: «",
+    " But not if",
+    " is broken.",
+    " For example:",
+    "Does this upload",
+    '{"clause":"',
+    '","text":"',
+    '","media":0,"box":',
+    "null}",
+)
 
 TEMPLATE = (
     "{% for message in messages %}"
@@ -58,7 +72,7 @@ def corpus(seed: int, uploads: int = 1_500) -> Iterator[str]:
         chosen = rng.choice(len(CONCEPTS), int(rng.integers(1, 6)), replace=False)
         shown = [
             Shown(concept=int(each), box=tuple(np.sort(rng.random(4)).tolist())) for each in chosen
-        ]  # type: ignore[arg-type]
+        ]
         said = teacher.words(frozenset(each.concept for each in shown))
         yield prompt.prefix(
             images=1, caption=said.caption, text_in_image=said.text_in_image
@@ -70,10 +84,11 @@ def corpus(seed: int, uploads: int = 1_500) -> Iterator[str]:
             yield item.reply
             yield prompt.SYSTEM
             yield "Yes" if item.answer else "No"
+    things: tuple[Concept | Group, ...] = (*CONCEPTS, *GROUPS)
     for _ in range(12):
         yield "\n".join(
             f"{one}. {many}, a {one}, {one} {many} {one.capitalize()}"
-            for each in (*CONCEPTS, *GROUPS)
+            for each in things
             for one, many in each.words
         )
         yield "\n".join(line for lines in LINES.values() for line in lines)
@@ -108,18 +123,36 @@ def tokenizer(seed: int = 5) -> PreTrainedTokenizerFast:
         ]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token=PAD, eos_token=END, padding_side="right",
-        additional_special_tokens=[USER, ASSISTANT, IMAGE], model_max_length=4096, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=made,
+        pad_token=PAD,
+        eos_token=END,
+        padding_side="right",
+        additional_special_tokens=[USER, ASSISTANT, IMAGE],
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def processor(words: PreTrainedTokenizerFast) -> LlavaProcessor:
     """Return the processor: pictures squeezed to one size by Pillow, and the chat template."""
     images = CLIPImageProcessorPil(
-        do_resize=True, size={"height": SIDE_PX, "width": SIDE_PX}, resample=3, do_center_crop=False, do_rescale=True,
-        rescale_factor=1 / 255, do_normalize=True, image_mean=[0.5] * 3, image_std=[0.5] * 3, do_convert_rgb=True,
-    )  # fmt: skip
+        do_resize=True,
+        size={"height": SIDE_PX, "width": SIDE_PX},
+        resample=3,
+        do_center_crop=False,
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+        do_convert_rgb=True,
+    )
     return LlavaProcessor(
-        image_processor=images, tokenizer=words, patch_size=16, vision_feature_select_strategy="full",
-        chat_template=TEMPLATE, image_token=IMAGE, num_additional_image_tokens=0,
-    )  # fmt: skip
+        image_processor=images,
+        tokenizer=words,
+        patch_size=16,
+        vision_feature_select_strategy="full",
+        chat_template=TEMPLATE,
+        image_token=IMAGE,
+        num_additional_image_tokens=0,
+    )

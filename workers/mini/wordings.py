@@ -81,11 +81,13 @@ def noun(
     if means is None:
         pick = int(rng.integers(len(CONCEPTS) + 2 * len(GROUPS)))
         if pick < len(CONCEPTS):
-            return _named(rng, CONCEPTS[pick].words, frozenset({pick}), plural)
+            return _named(rng, CONCEPTS[pick].words, frozenset({pick}), plural=plural)
         group = GROUPS[(pick - len(CONCEPTS)) % len(GROUPS)]
-        return _named(rng, group.words, frozenset(INDEX[name] for name in group.members), plural)
+        return _named(
+            rng, group.words, frozenset(INDEX[name] for name in group.members), plural=plural
+        )
     parts = [
-        _named(rng, CONCEPTS[one].words, frozenset({one}), plural).words
+        _named(rng, CONCEPTS[one].words, frozenset({one}), plural=plural).words
         for one in rng.permutation(sorted(means))
     ]
     return Noun(words=listed(parts), means=means)
@@ -94,13 +96,16 @@ def noun(
 def group_noun(rng: np.random.Generator, name: str, *, plural: bool | None = None) -> Noun:
     """Return words for the group of this name, or for all that belongs to it."""
     group = next(group for group in GROUPS if group.name == name)
-    return _named(rng, group.words, frozenset(INDEX[member] for member in group.members), plural)
+    return _named(
+        rng, group.words, frozenset(INDEX[member] for member in group.members), plural=plural
+    )
 
 
 def _named(
     rng: np.random.Generator,
     words: tuple[tuple[str, str], ...],
     means: frozenset[int],
+    *,
     plural: bool | None,
 ) -> Noun:
     one, many = words[0] if rng.random() < 0.55 else words[int(rng.integers(len(words)))]
@@ -140,32 +145,40 @@ class Composer:
         return Clause(
             text=self.said(SHOWS, x=thing.words),
             holds=lambda upload: bool(thing.means & upload.shown),
-            evidence=thing.means, nouns=(thing,), rationale=f"Shows {thing.words}.",
-        )  # fmt: skip
+            evidence=thing.means,
+            nouns=(thing,),
+            rationale=f"Shows {thing.words}.",
+        )
 
     def lacks(self, thing: Noun) -> Clause:
         """Return a clause that holds where none of these things is seen."""
         return Clause(
             text=self.said(LACKS, x=thing.words),
             holds=lambda upload: not thing.means & upload.shown,
-            nouns=(thing,), rationale=f"Shows no {thing.words}.",
-        )  # fmt: skip
+            nouns=(thing,),
+            rationale=f"Shows no {thing.words}.",
+        )
 
     def mentions(self, thing: Noun) -> Clause:
         """Return a clause that holds where the caption names one of these things."""
         return Clause(
             text=self.said(MENTIONS, x=thing.words),
             holds=lambda upload: bool(thing.means & upload.names),
-            nouns=(thing,), rationale=f"The caption names {thing.words}.",
-        )  # fmt: skip
+            nouns=(thing,),
+            rationale=f"The caption names {thing.words}.",
+        )
 
     def together(self, first: Noun, second: Noun) -> Clause:
         """Return a clause that holds where both kinds of things are seen."""
         return Clause(
             text=self.said(TOGETHER, x=first.words, y=second.words),
-            holds=lambda upload: bool(first.means & upload.shown) and bool(second.means & upload.shown),
-            evidence=first.means, nouns=(first, second), rationale=f"Shows {first.words} with {second.words}.",
-        )  # fmt: skip
+            holds=lambda upload: (
+                bool(first.means & upload.shown) and bool(second.means & upload.shown)
+            ),
+            evidence=first.means,
+            nouns=(first, second),
+            rationale=f"Shows {first.words} with {second.words}.",
+        )
 
     def about(self, act: str, thing: Noun) -> Clause:
         """Return a clause on something done with a thing, by the caption: sold, promoted, threatened with."""
@@ -198,8 +211,9 @@ class Composer:
         return Clause(
             text=text,
             holds=lambda upload: bool(topics & upload.topics) or bool(means & upload.shown),
-            evidence=means, nouns=tuple(things),
-        )  # fmt: skip
+            evidence=means,
+            nouns=tuple(things),
+        )
 
     # ---- whole questions
 
@@ -225,13 +239,18 @@ class Composer:
             )
             carve.append((f"{other}{place}", clause, unless))
         question = Question(
-            id=kind, policy=kind, question=line, definitions=definitions,
+            id=kind,
+            policy=kind,
+            question=line,
+            definitions=definitions,
             forbidden=tuple(
                 Forbidden(id=name, text=clause.text, examples=clause.examples)
                 for name, clause in zip(ids, clauses, strict=True)
             ),
-            allowed=tuple(Exempt(id=name, text=clause.text, unless=unless) for name, clause, unless in carve),
-        )  # fmt: skip
+            allowed=tuple(
+                Exempt(id=name, text=clause.text, unless=unless) for name, clause, unless in carve
+            ),
+        )
         return Asked(
             question=question,
             clauses=tuple(zip(ids, clauses, strict=True)),

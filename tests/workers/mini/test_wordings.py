@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from policies.folder import read_policies
 from policies.schema import Status
-from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
+from workers.mini.concepts import CONCEPTS, GROUPS, INDEX, Concept, Group
 from workers.mini.lessons import KINDS, Teacher
 from workers.mini.scenes import Shown
 from workers.mini.truth import TRUTHS, answer
@@ -19,7 +19,8 @@ from workers.mini.wordings import Upload, group_noun, noun
 def test_no_word_names_two_things() -> None:
     """No singular or plural word belongs to two concepts or groups, so that a policy's word has one meaning."""
     seen: dict[str, str] = {}
-    for each in (*CONCEPTS, *GROUPS):
+    things: tuple[Concept | Group, ...] = (*CONCEPTS, *GROUPS)
+    for each in things:
         for word in {word for pair in each.words for word in pair}:
             assert seen.setdefault(word, each.name) == each.name
     assert len(CONCEPTS) >= 60
