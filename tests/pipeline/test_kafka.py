@@ -264,6 +264,22 @@ def test_paused_partitions_give_nothing(kafka_settings: Kafka) -> None:
         assert [record.value for record in poll_all(link, 1)] == [b"1"]
 
 
+def test_the_backlog_is_what_was_not_read_yet(kafka_settings: Kafka) -> None:
+    """Of what lies in a partition that is read, all that comes after the last read record waits."""
+    values = [str(n).encode() for n in range(20)]
+    upload(kafka_settings, *values)
+    with member(kafka_settings) as link:
+        read: list[Record] = []
+        until(
+            lambda: len(read) > 0,
+            turn=lambda: read.extend(link.poll(timeout_s=0.2, max_records=1).records),
+        )
+        first = link.backlog()[UPLOADS]
+        read += poll_all(link, len(values) - 1)
+        assert 0 < first < len(values)
+        assert link.backlog()[UPLOADS] == 0
+
+
 def test_topics_are_as_planned(kafka_settings: Kafka) -> None:
     """What `create` makes has nothing for `problems` to find; what differs is named with a remedy."""
     topics = Topics(kafka_settings)
