@@ -15,10 +15,11 @@ from rich.progress import track
 from workers.mini import samples
 
 #: Sample -> the same picture and caption in another context: what the context changes is the policies' own doing.
-_ELSEWHERE = {
+ELSEWHERE = {
     "beer": ("beer-for-teens", {"audience": "teens"}),
     "beer-for-sale": ("beer-licensed", {"surface": "marketplace", "licensed": True}),
     "pills-for-sale": ("pills-in-class", {"surface": "education"}),
+    "mushrooms-and-herbs": ("mushrooms-on-market", {"surface": "marketplace"}),
 }
 _ERRORS = Console(stderr=True)
 _WORDS = {
@@ -33,7 +34,7 @@ def main(folder: Path) -> None:
         samples.write(folder), total=len(samples.SAMPLES), description="samples", console=_ERRORS
     ):
         pass
-    for name, (elsewhere, context) in _ELSEWHERE.items():
+    for name, (elsewhere, context) in ELSEWHERE.items():
         shutil.copyfile(folder / f"{name}.png", folder / f"{elsewhere}.png")
         beside = {"text": (folder / f"{name}.txt").read_text().strip(), "context": context}
         (folder / f"{elsewhere}.json").write_text(json.dumps(beside, indent=2) + "\n")
