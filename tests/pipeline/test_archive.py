@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -258,7 +257,7 @@ def test_an_empty_archive_has_its_columns(archive: Archive) -> None:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CliRunner]:
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """Return a shell whose archive holds 300 decisions."""
     root = tmp_path / "archive"
     write_batch(Archive(str(root), Store()), [record(n) for n in range(300)])
