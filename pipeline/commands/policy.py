@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.commands.backtest import backtest
+
 if TYPE_CHECKING:
     from pipeline.history import Published
     from policies.errors import Problem
@@ -49,6 +51,9 @@ def _complain(problems: "Sequence[Problem]") -> None:
 @click.group()
 def command() -> None:
     """Check, show, test and compare policies."""
+
+
+command.add_command(backtest)
 
 
 @command.command()

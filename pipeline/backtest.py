@@ -1,0 +1,389 @@
+"""The archive decided again under other policies, from stored scores: what `decide` would do, by whole columns.
+
+Uploads whose circumstances are the same to every rule make one group; each rule is looked up once a group, and its
+bands are held against the group's column of probabilities.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.decide import INTAKE, questions_for, regions
+from pipeline.messages import Context, MediaRef, UploadEvent
+from policies.question import Question
+from policies.schema import Action, MissRate, Policy, PolicySet, Precision, Rule, Status
+
+Flags = NDArray[np.bool_]
+Numbers = NDArray[np.float64]
+Codes = NDArray[np.int32]
+
+_BY_RANK: Final = {action.rank: action for action in Action}
+#: (question id, classifier digest) -> the thresholds that keep promises.
+Thresholds = Mapping[tuple[str, str], Mapping[Precision | MissRate, float | None]]
+#: What `read` asks the archive for.
+COLUMNS: Final = (
+    "decision_id, content_id, surface, regions, language, context, "
+    "len(media) > 0 AS has_media, text IS NOT NULL AS has_text, action, queue, findings"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Archived decisions in columns; one row a decision, one column a question."""
+
+    decision_ids: list[str]
+    content_ids: list[str]
+    surfaces: list[str | None]
+    languages: list[str | None]
+    shown: list[tuple[str, ...] | None]
+    ranks: NDArray[np.int8]
+    queues: list[str | None]
+    #: Of each row, which of `groups` it belongs to.
+    group: Codes
+    #: Circumstances that the rules tell apart: context as JSON, language, has media, has text.
+    groups: list[tuple[str, str | None, bool, bool]]
+    #: Not a number where the question has no stored answer.
+    probability: Numbers
+    fresh: Flags
+    answered_by: Codes
+    classifiers: list[str]
+    #: Question id -> the digests of the wordings that were asked.
+    digests: Mapping[str, frozenset[str]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Redecided:
+    """What the other policies decide, row by row."""
+
+    ranks: NDArray[np.int8]
+    #: Region -> ranks there; -1 where the region says nothing of its own about that row.
+    regional: dict[str, NDArray[np.int8]]
+    #: Index into `queue_names`; -1: no person looks.
+    queue: Codes
+    queue_names: list[str]
+    #: Row × question: 0 nothing, 1 review, 2 acted.
+    outcome: NDArray[np.int8]
+    _queue_codes: dict[str, int] = field(default_factory=dict)
+
+    def code(self, queue: str) -> int:
+        """Return the index of a queue's name."""
+        if queue not in self._queue_codes:
+            self._queue_codes[queue] = len(self.queue_names)
+            self.queue_names.append(queue)
+        return self._queue_codes[queue]
+
+
+def questions(policies: PolicySet) -> list[tuple[Policy, Question]]:
+    """Return every question that the set asks, in the order in which `decide` sees them."""
+    return [(p, q) for p in policies if p.status is not Status.DRAFT for q in p.questions]
+
+
+def read(batches: Iterable[Any], policies: PolicySet) -> Stored:
+    """Return archived decisions, as selected by `COLUMNS`, in the columns of this set's questions."""
+    asked = questions(policies)
+    place = {question.id: n for n, (_, question) in enumerate(asked)}
+    keys = frozenset(key for policy in policies for o in policy.overrides for key in o.when)
+    seen: dict[tuple[str, str | None, bool, bool], int] = {}
+    plain: dict[str, str] = {}
+    classifiers: dict[str, int] = {}
+    digests: dict[str, set[str]] = {}
+    lists: dict[str, list[Any]] = {
+        n: [] for n in ("decision_id", "content_id", "surface", "language", "queue")
+    }
+    shown: list[tuple[str, ...] | None] = []
+    ranks, group = [], []
+    columns: list[tuple[Numbers, Flags, Codes]] = []
+    for batch in batches:
+        for name, column in lists.items():
+            column.extend(batch.column(name).to_pylist())
+        shown += [None if r is None else tuple(r) for r in batch.column("regions").to_pylist()]
+        ranks += [Action(a).rank for a in batch.column("action").to_pylist()]
+        for context, language, media, text in zip(
+            *(
+                batch.column(n).to_pylist()
+                for n in ("context", "language", "has_media", "has_text")
+            ),
+            strict=True,
+        ):
+            if context not in plain:
+                plain[context] = _what_counts(context, keys)
+            key = (plain[context], language, bool(media), bool(text))
+            group.append(seen.setdefault(key, len(seen)))
+        columns.append(_findings(batch, place, classifiers, digests))
+    width = len(asked)
+    empty = (np.empty((0, width)), np.empty((0, width), bool), np.empty((0, width), np.int32))
+    parts = list(zip(*(columns or [empty]), strict=True))
+    return Stored(
+        decision_ids=lists["decision_id"],
+        content_ids=lists["content_id"],
+        surfaces=lists["surface"],
+        languages=lists["language"],
+        queues=lists["queue"],
+        shown=shown,
+        ranks=np.array(ranks, np.int8),
+        group=np.array(group, np.int32),
+        groups=list(seen),
+        probability=np.concatenate(parts[0]),
+        fresh=np.concatenate(parts[1]),
+        answered_by=np.concatenate(parts[2]),
+        classifiers=list(classifiers),
+        digests={name: frozenset(found) for name, found in digests.items()},
+    )
+
+
+def _what_counts(context: str, keys: frozenset[str]) -> str:
+    # Reach differs from upload to upload and few rules ask for it: left in, every upload would be its own group.
+    values = json.loads(context)
+    return json.dumps({k: values[k] for k in sorted(values) if k in keys or k == "regions"})
+
+
+def _findings(
+    batch: Any, place: Mapping[str, int], classifiers: dict[str, int], digests: dict[str, set[str]]
+) -> tuple[Numbers, Flags, Codes]:
+    found = batch.column("findings")
+    rows = pc.list_parent_indices(found).to_numpy(zero_copy_only=False)
+    flat = pc.list_flatten(found)
+
+    def coded(name: str) -> tuple[list[str], NDArray[Any]]:
+        encoded = pc.struct_field(flat, name).dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
+
+    shape = (batch.num_rows, len(place))
+    probability = np.full(shape, np.nan)
+    fresh = np.zeros(shape, bool)
+    answered = np.full(shape, -1, np.int32)
+    if not len(flat):
+        return probability, fresh, answered
+    names, name = coded("question")
+    wordings, wording = coded("question_digest")
+    for pair in np.unique(name.astype(np.int64) * len(wordings) + wording):
+        digests.setdefault(names[pair // len(wordings)], set()).add(wordings[pair % len(wordings)])
+    column = np.array([place.get(n, -1) for n in names], np.int32)[name]
+    kept = column >= 0
+    at = (rows[kept], column[kept])
+    values = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False)[kept]
+    probability[at] = np.where((values >= 0) & (values <= 1), values, np.nan)
+    states, state = coded("calibration")
+    fresh[at] = np.array([s == "fresh" for s in states])[state][kept]
+    makers, maker = coded("answered_by")
+    own = np.array([classifiers.setdefault(m, len(classifiers)) for m in makers], np.int32)
+    answered[at] = own[maker][kept]
+    return probability, fresh, answered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """What one question asks for under one rule, for the rows of a group."""
+
+    column: int
+    policy: Policy
+    rule: Rule
+    live: Flags
+    acts: Flags
+    seen: Flags
+    rank: NDArray[np.int8]
+    probability: Numbers
+
+    @property
+    def leads(self) -> Flags:
+        return self.acts | self.seen
+
+
+def redecide(stored: Stored, policies: PolicySet, thresholds: Thresholds) -> Redecided:
+    """Return what these policies decide on the stored answers; equal to `decide`, row by row."""
+    count = len(stored.group)
+    asked = questions(policies)
+    made = Redecided(
+        ranks=np.zeros(count, np.int8),
+        regional={r: np.full(count, -1, np.int8) for r in policies.regions},
+        queue=np.full(count, -1, np.int32),
+        queue_names=[],
+        outcome=np.zeros((count, len(asked)), np.int8),
+    )
+    rollout = {
+        p.policy: np.array([p.acts_on(c) for c in stored.content_ids], bool)
+        for p in policies
+        if p.status is Status.LIVE and p.rollout < 1
+    }
+    order = np.argsort(stored.group, kind="stable")
+    edges = np.searchsorted(stored.group[order], np.arange(len(stored.groups) + 1))
+    for number in range(len(stored.groups)):
+        rows = order[edges[number] : edges[number + 1]]
+        _Group(stored, policies, thresholds, rollout, made, rows).decide(stored.groups[number])
+    return made
+
+
+class _Group:
+    """The rows of one group, decided together."""
+
+    def __init__(
+        self,
+        stored: Stored,
+        policies: PolicySet,
+        thresholds: Thresholds,
+        rollout: Mapping[str, Flags],
+        made: Redecided,
+        rows: NDArray[Any],
+    ) -> None:
+        self._stored = stored
+        self._policies = policies
+        self._thresholds = thresholds
+        self._rollout = rollout
+        self._made = made
+        self._rows = rows
+        self._place = {q.id: n for n, (_, q) in enumerate(questions(policies))}
+
+    def decide(self, circumstances: tuple[str, str | None, bool, bool]) -> None:
+        """Fill in what is decided on these rows."""
+        context_json, language, media, text = circumstances
+        event = UploadEvent(
+            event_id="e",
+            content_id="c",
+            media=(MediaRef(uri="m"),) if media else (),
+            text="t" if text else "",
+            context=Context.model_validate(json.loads(context_json)),
+        )
+        context = event.context.values()
+        rows, made = self._rows, self._made
+        live = [(p, q) for p, q in questions_for(event, self._policies) if p.status is Status.LIVE]
+        silent = self._silent(live)
+        quiet = np.zeros(len(rows), np.int8)
+        for policy, flags in silent:
+            np.maximum(quiet, np.where(flags, policy.when_unavailable.action.rank, 0), out=quiet)
+        everywhere = [
+            self._judge(p, q, context, language) for p, q in live if p.binds(q.clause, None)
+        ]
+        made.ranks[rows] = _strictest(everywhere, quiet)
+        abroad: dict[int, list[_Judged]] = {}
+        for region in regions(event, self._policies):
+            there = [
+                self._judge(p, q, {**context, "region": region}, language)
+                for p, q in live
+                if region in p.regions and p.binds(q.clause, region)
+            ]
+            same = [j for j in everywhere if region not in j.policy.regions]
+            made.regional[region][rows] = _strictest([*there, *same], quiet)
+            for judged in there:
+                abroad.setdefault(judged.column, []).append(judged)
+        self._follow(everywhere, abroad, silent)
+
+    def _live(self, policy: Policy) -> Flags:
+        share = self._rollout.get(policy.policy)
+        return np.ones(len(self._rows), bool) if share is None else share[self._rows]
+
+    def _silent(self, live: list[tuple[Policy, Question]]) -> list[tuple[Policy, Flags]]:
+        found = []
+        for policy, question in live:
+            column = self._stored.probability[self._rows, self._place[question.id]]
+            found.append((policy, np.isnan(column) & self._live(policy)))
+        return found
+
+    def _judge(
+        self, policy: Policy, question: Question, context: Mapping[str, Any], language: str | None
+    ) -> _Judged:
+        rule = policy.rule(question.clause, context)
+        column = self._place[question.id]
+        p = self._stored.probability[self._rows, column]
+        fresh = self._stored.fresh[self._rows, column]
+        live = self._live(policy) & ~np.isnan(p)
+        act_at = self._band(rule.act_at, question.id, column)
+        review_at = np.nan_to_num(self._band(rule.review_at, question.id, column), nan=0.0)
+        tested = language is None or not policy.languages or language in policy.languages
+        may = (fresh | rule.acts_uncalibrated) & tested & (not rule.approval)
+        # A comparison with what is no number is false: no threshold, no act.
+        sure = live & (p >= act_at)
+        acts = sure & may
+        seen = live & ~acts & ((p >= review_at) | sure)
+        rank = np.where(acts, rule.action.rank, np.where(seen, rule.meanwhile.rank, 0))
+        if rule.action is Action.HOLD:
+            seen = seen | acts
+        return _Judged(
+            column=column,
+            policy=policy,
+            rule=rule,
+            live=live,
+            acts=acts,
+            seen=seen,
+            rank=rank.astype(np.int8),
+            probability=p,
+        )
+
+    def _band(
+        self, band: float | Precision | MissRate | None, question: str, column: int
+    ) -> Numbers:
+        if not isinstance(band, (Precision, MissRate)):
+            return np.full(len(self._rows), np.nan if band is None else band)
+        kept = [self._thresholds.get((question, c), {}).get(band) for c in self._stored.classifiers]
+        # The last one is for rows without an answer, whose code is -1.
+        table = np.array([*(np.nan if k is None else k for k in kept), np.nan], float)
+        found: Numbers = table[self._stored.answered_by[self._rows, column]]
+        # A promise holds only as long as the calibration that it was proven on.
+        return np.where(self._stored.fresh[self._rows, column], found, np.nan)
+
+    def _follow(
+        self,
+        everywhere: list[_Judged],
+        abroad: Mapping[int, list[_Judged]],
+        silent: list[tuple[Policy, Flags]],
+    ) -> None:
+        made, rows = self._made, self._rows
+        weight = np.full(len(rows), -1.0)
+        surest = np.full(len(rows), -1.0)
+        queue = np.full(len(rows), -1, np.int32)
+        for policy, flags in silent:
+            heavier = (
+                flags
+                & (policy.when_unavailable.then == "review")
+                & (policy.severity.weight > weight)
+            )
+            weight[heavier] = policy.severity.weight
+            queue[heavier] = made.code(policy.review.queue or INTAKE)
+        # Whatever a model found goes before what it was silent on.
+        weight[:] = -1.0
+
+        def add(judged: _Judged, chosen: Flags) -> None:
+            outcome = np.where(judged.acts, 2, np.where(judged.seen, 1, 0))
+            made.outcome[rows[chosen], judged.column] = outcome[chosen]
+            heavy = judged.rule.severity.weight
+            first = (
+                chosen
+                & judged.seen
+                & ((heavy > weight) | ((heavy == weight) & (judged.probability > surest)))
+            )
+            weight[first] = heavy
+            surest[first] = judged.probability[first]
+            queue[first] = made.code(judged.rule.queue)
+
+        led: dict[int, Flags] = {}
+        for judged in everywhere:
+            add(judged, judged.live)
+            led[judged.column] = judged.leads
+        for column, several in abroad.items():
+            best = np.full(len(rows), -1)
+            owner = np.full(len(rows), -1)
+            for number, judged in enumerate(several):
+                # A person is asked where any region asks for one; else the strictest action counts.
+                value = judged.seen * 10 + judged.rank
+                more = judged.leads & (value > best)
+                best[more], owner[more] = value[more], number
+            free = ~led.get(column, np.zeros(len(rows), bool))
+            for number, judged in enumerate(several):
+                add(judged, free & (owner == number))
+        made.queue[rows] = queue
+
+
+def _strictest(judged: Iterable[_Judged], quiet: NDArray[np.int8]) -> NDArray[np.int8]:
+    found = quiet.copy()
+    for one in judged:
+        np.maximum(found, one.rank, out=found)
+    return found
+
+
+def action_of(rank: int) -> Action:
+    """Return the action of this strictness."""
+    return _BY_RANK[rank]

@@ -1,0 +1,296 @@
+"""What an edit of the policies would do, in figures: flips, hours of reviewers, and what people would call wrong."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.backtest import Flags, Redecided, Stored, action_of, questions
+from pipeline.reliability import Figure, wilson
+from policies.schema import Action, PolicySet
+
+_EXAMPLES: Final = 10
+#: What `--fail-if` may hold against a limit.
+MEASURES: Final = ("flips", "wrong_removals", "missed", "review_hours")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flip:
+    """One kind of change, how often it came, and some contents that it came to."""
+
+    before: str
+    after: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What the backtest found."""
+
+    decisions: int
+    flips: tuple[Flip, ...]
+    by_clause: Mapping[str, int]
+    by_surface: Mapping[str, int]
+    by_region: Mapping[str, int]
+    by_language: Mapping[str, int]
+    jobs_before: int
+    jobs_after: int
+    minutes_a_job: float
+    #: Of what would be removed and people have judged, the share that they allowed.
+    wrong_removals: Figure
+    removals_judged: int
+    #: Of what people called a violation, the share that would pass with nobody looking.
+    missed: Figure
+    violations_judged: int
+    #: Live questions without one fresh calibration among the stored answers, though their policy lets them act.
+    not_fresh: tuple[str, ...]
+
+    @property
+    def flipped(self) -> int:
+        """Return how many decisions change."""
+        return sum(flip.count for flip in self.flips)
+
+    @property
+    def review_hours(self) -> float:
+        """Return the hours that people gain (below zero) or lose over the whole time looked at."""
+        return (self.jobs_after - self.jobs_before) * self.minutes_a_job / 60
+
+    @property
+    def forecast_hours(self) -> float:
+        """Return the hours that people need over the whole time looked at."""
+        return self.jobs_after * self.minutes_a_job / 60
+
+    def measure(self, name: str) -> float:
+        """Return one of `MEASURES`; of a share with an interval, its upper bound."""
+        return {
+            "flips": self.flipped / max(self.decisions, 1),
+            # A gate that few labels could pass by luck would be none.
+            "wrong_removals": self.wrong_removals.high,
+            "missed": self.missed.high,
+            "review_hours": self.review_hours,
+        }[name]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as plain values; a share of nothing is null."""
+        plain = asdict(self)
+        for name, count in (
+            ("wrong_removals", self.removals_judged),
+            ("missed", self.violations_judged),
+        ):
+            if not count:
+                plain[name] = None
+        return plain | {"flipped": self.flipped, "review_hours": self.review_hours}
+
+
+def account(
+    stored: Stored,
+    made: Redecided,
+    policies: PolicySet,
+    *,
+    verdicts: Mapping[str, bool],
+    minutes_a_job: float,
+) -> Report:
+    """Return what changes; `verdicts` says of decision ids whether people found a violation."""
+    looked = np.array([queue is not None for queue in stored.queues], bool)
+    looks = made.queue >= 0
+    changed = (stored.ranks != made.ranks) | (looked != looks)
+    which = np.flatnonzero(changed)
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for row in which.tolist():
+        before = _word(int(stored.ranks[row]), looked=bool(looked[row]))
+        after = _word(int(made.ranks[row]), looked=bool(looks[row]))
+        kinds.setdefault((before, after), []).append(row)
+    judged = [(row, verdicts[d]) for row, d in enumerate(stored.decision_ids) if d in verdicts]
+    removed = [bad for row, bad in judged if made.ranks[row] == Action.REMOVE.rank]
+    violating = [row for row, bad in judged if bad]
+    passed = [r for r in violating if made.ranks[r] == Action.ALLOW.rank and not looks[r]]
+    return Report(
+        decisions=len(stored.group),
+        flips=tuple(
+            Flip(
+                before=before,
+                after=after,
+                count=len(rows),
+                examples=tuple(stored.content_ids[row] for row in rows[:_EXAMPLES]),
+            )
+            for (before, after), rows in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+        ),
+        by_clause=_by_clause(made, policies, changed),
+        by_surface=_count(which, lambda row: [stored.surfaces[row] or "unknown"]),
+        by_region=_count(which, lambda row: stored.shown[row] or ["everywhere"]),
+        by_language=_count(which, lambda row: [stored.languages[row] or "unknown"]),
+        jobs_before=int(looked.sum()),
+        jobs_after=int(looks.sum()),
+        minutes_a_job=minutes_a_job,
+        wrong_removals=wilson(removed.count(False), len(removed)),
+        removals_judged=len(removed),
+        missed=wilson(len(passed), len(violating)),
+        violations_judged=len(violating),
+        not_fresh=not_fresh(stored, policies),
+    )
+
+
+def not_fresh(stored: Stored, policies: PolicySet) -> tuple[str, ...]:
+    """Return the live questions that may act but have no fresh calibration among the stored answers."""
+    found = []
+    for column, (policy, question) in enumerate(questions(policies)):
+        rules = [policy.rule_under(question.clause, o) for o in (None, *policy.overrides)]
+        may_act = any(r.act_at is not None and not r.acts_uncalibrated for r in rules)
+        if policy.status == "live" and may_act and not stored.fresh[:, column].any():
+            found.append(question.id)
+    return tuple(found)
+
+
+def _word(rank: int, *, looked: bool) -> str:
+    return action_of(rank).value + (" + review" if looked else "")
+
+
+def _by_clause(made: Redecided, policies: PolicySet, changed: Flags) -> dict[str, int]:
+    # What now leads to something, and of what leads to nothing any more the clause is not known: it is `none`.
+    leads = made.outcome[changed] > 0
+    counts = {
+        question.id: int(leads[:, column].sum())
+        for column, (_, question) in enumerate(questions(policies))
+    }
+    counts["none"] = int((~leads.any(axis=1)).sum()) if leads.size else 0
+    return {name: count for name, count in sorted(counts.items(), key=lambda c: -c[1]) if count}
+
+
+def _count(rows: Any, names: Callable[[int], Sequence[str]]) -> dict[str, int]:
+    return dict(Counter(name for row in rows.tolist() for name in names(row)).most_common())
+
+
+_LIMIT: Final = re.compile(r"\s*(\w+)\s*>\s*(-?\d+(?:\.\d+)?)\s*(%?)\s*")
+
+
+def parse_limit(text: str) -> tuple[str, float]:
+    """Return the measure and the limit of `--fail-if`, like `wrong_removals > 0.5%`.
+
+    Raises:
+        ValueError: it is none; the message says how to write one.
+    """
+    match = _LIMIT.fullmatch(text)
+    if match is None or match[1] not in MEASURES:
+        raise ValueError(
+            f"{text!r} is no limit: write one of {', '.join(MEASURES)}, then > and a number, like wrong_removals > 0.5%"
+        )
+    return match[1], float(match[2]) / (100 if match[3] else 1)
+
+
+def _share(figure: Figure, count: int, of: str) -> str:
+    if not count:
+        return f"unknown: people have judged none of {of}"
+    return (
+        f"{figure.value:.2%} ({figure.low:.2%} to {figure.high:.2%}, {count} judged; "
+        "people see a chosen part of the uploads, so this is no estimate for all)"
+    )
+
+
+def _lines(report: Report) -> list[tuple[str, str]]:
+    share = report.flipped / max(report.decisions, 1)
+    return [
+        ("decisions", f"{report.decisions:,}"),
+        ("that change", f"{report.flipped:,} ({share:.2%})"),
+        ("review jobs", f"{report.jobs_before:,} → {report.jobs_after:,}"),
+        (
+            "hours of reviewers",
+            f"{report.review_hours:+,.1f} at {report.minutes_a_job:g} min a job",
+        ),
+        (
+            "wrong removals",
+            _share(report.wrong_removals, report.removals_judged, "what would be removed"),
+        ),
+        ("violations missed", _share(report.missed, report.violations_judged, "the violations")),
+        ("not calibrated freshly", ", ".join(report.not_fresh) or "none"),
+    ]
+
+
+def _groups(report: Report) -> list[tuple[str, Mapping[str, int]]]:
+    return [
+        ("question or clause that leads afterwards", report.by_clause),
+        ("surface", report.by_surface),
+        ("region", report.by_region),
+        ("language", report.by_language),
+    ]
+
+
+def markdown(report: Report) -> str:
+    """Return the report for a pull request."""
+    lines = ["## Backtest", "", "| | |", "|---|---|"]
+    lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in _lines(report)]
+    lines += ["", "| before | after | decisions | for example |", "|---|---|---:|---|"]
+    lines += [
+        f"| {f.before} | {f.after} | {f.count:,} | {_cell(', '.join(f.examples[:3]))} |"
+        for f in report.flips
+    ]
+    for title, counts in _groups(report):
+        lines += ["", f"| {title} | decisions that change |", "|---|---:|"]
+        lines += [f"| {_cell(name)} | {count:,} |" for name, count in counts.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    # Names of contents and surfaces are others' words.
+    return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", text.replace("\n", " "))
+
+
+_STYLE: Final = """
+:root{color-scheme:light dark;--ink:#1a2230;--faint:#667080;--line:#d5dae1;--fill:#2f6fb3;--paper:#fff}
+@media(prefers-color-scheme:dark){:root{--ink:#e8ecf2;--faint:#98a3b3;--line:#3a4454;--fill:#7db4ee;--paper:#12161d}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:2rem auto;max-width:64rem;
+padding:0 1rem}
+table{border-collapse:collapse;width:100%;margin:1rem 0}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top;
+overflow-wrap:anywhere}
+main{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1.5rem}
+h2{font-size:1.05rem;margin:1rem 0 .4rem}
+svg{width:100%;height:auto}
+text{fill:var(--ink);font:12px system-ui,sans-serif}
+"""
+
+
+def page(report: Report) -> str:
+    """Return the report as HTML that fetches nothing and runs nothing."""
+    facts = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+        for name, value in _lines(report)
+    )
+    flips = "".join(
+        f"<tr><td>{escape(f.before)}</td><td>{escape(f.after)}</td><td>{f.count:,}</td>"
+        f"<td>{escape(', '.join(f.examples))}</td></tr>"
+        for f in report.flips
+    )
+    plots = "".join(
+        f"<section><h2>By {escape(title)}</h2>{_bars(title, counts)}</section>"
+        for title, counts in _groups(report)
+    )
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'>"
+        f"<title>Backtest</title><style>{_STYLE}</style></head><body><h1>Backtest</h1>"
+        f"<table>{facts}</table><h2>What changes</h2><table><tr><th>before</th><th>after</th>"
+        f"<th>decisions</th><th>for example</th></tr>{flips}</table>"
+        f"<h2>Where it changes</h2><main>{plots}</main></body></html>"
+    )
+
+
+def _bars(title: str, counts: Mapping[str, int]) -> str:
+    shown = list(counts.items())[:15]
+    if not shown:
+        return "<p>Nothing changes.</p>"
+    most = max(count for _, count in shown)
+    rows = "".join(
+        f"<text x='0' y='{22 * n + 15}'>{escape(name[:22])}</text>"
+        f"<rect x='150' y='{22 * n + 4}' width='{170 * count / most:.1f}' height='14' fill='var(--fill)'/>"
+        f"<text x='{156 + 170 * count / most:.1f}' y='{22 * n + 15}'>{count:,}</text>"
+        for n, (name, count) in enumerate(shown)
+    )
+    label = escape(f"Decisions that change by {title}", quote=True)
+    return (
+        f"<svg viewBox='0 0 400 {22 * len(shown) + 6}' role='img' aria-label='{label}'>{rows}</svg>"
+    )
