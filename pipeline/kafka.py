@@ -154,6 +154,8 @@ class Member:
         Raises:
             AbortedError: the positions could not be read.
         """
+        # Its failed transaction hides what others wrote behind it until a new producer takes over, work or no work.
+        self._usable_producer()
         held = [self._theirs(partition) for partition in self._held]
         marks = self.committed(self._held)
         for tp in held:

@@ -299,8 +299,12 @@ class Stream:
         notes = {}
         for partition, record in new.items():
             mark = committed.get(partition)
-            before = Note() if mark is None else Note.parse(mark.note)
-            notes[partition] = before.started(record.offset, window=self._limits.max_in_flight)
+            # The very first start on a partition is no restart.
+            notes[partition] = (
+                Note()
+                if mark is None
+                else Note.parse(mark.note).started(record.offset, window=self._limits.max_in_flight)
+            )
         marks = {p: Mark(offset=new[p].offset, note=str(note)) for p, note in notes.items()}
         with self._watchdog.guard("commit"):
             self._link.commit([], marks)

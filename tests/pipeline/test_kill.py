@@ -81,11 +81,16 @@ class Pipeline:
 
     def says(self) -> tuple[int, int]:
         """Return how many uploads it has in hand, and its phase."""
-        found = self.state.read_bytes() if self.state.exists() else b""
-        if len(found) != STATE.size:
-            return 0, 0
-        in_hand, phase, _ = STATE.unpack(found)
+        in_hand, phase, _ = self._state()
         return in_hand, phase
+
+    def commits(self) -> int:
+        """Return how many transactions it has begun since its start."""
+        return self._state()[2]
+
+    def _state(self) -> tuple[int, int, int]:
+        found = self.state.read_bytes() if self.state.exists() else b""
+        return STATE.unpack(found) if len(found) == STATE.size else (0, 0, 0)
 
     def ask(self, suffix: str, phase: int) -> None:
         """Have it stay in a phase, and wait until it does."""
@@ -102,7 +107,11 @@ class Pipeline:
 
     def kill(self) -> int:
         """Kill it as soon as it has enough in hand; return how much it had."""
-        until(lambda: self.says()[0] >= IN_HAND, f"{self.name} has work in hand\n{self.words()}")
+        # Without progress between its deaths a partition would be worked one record at a time, as it should.
+        until(
+            lambda: self.says()[0] >= IN_HAND and (self.commits() > 1 or self.says()[1] == INSIDE),
+            f"{self.name} has work in hand\n{self.words()}",
+        )
         self.signal(signal.SIGKILL)
         self.wait()
         return self.says()[0]

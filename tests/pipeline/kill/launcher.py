@@ -30,8 +30,6 @@ from workers.upload import Judged
 STATE: Final = struct.Struct("<qqq")
 #: Phases: polling and working; just before a transaction; inside an open one.
 WORKING, BEFORE, INSIDE = 0, 1, 2
-#: Every so many transactions one is made to fail by a record that the client refuses.
-_FAIL_EVERY: Final = 6
 
 
 class Report:
@@ -67,6 +65,8 @@ class Watched(Member):
     """A member that reports, lingers, and fails now and then."""
 
     report: Report
+    #: Every so many transactions one is made to fail by a record that the client refuses.
+    fail_every = 25
     #: Whether the transaction under way carries decisions: only such ones are worth lingering in.
     carries = False
 
@@ -75,7 +75,7 @@ class Watched(Member):
         if any(out.topic == DECISIONS for out in outgoing):
             self.report.stay(".before", BEFORE)
             self.report.commits += 1
-            if self.report.commits % _FAIL_EVERY == 0:
+            if self.report.commits % self.fail_every == 0:
                 outgoing = [*outgoing, Outgoing(topic=DECISIONS, key=b"x", value=b"x" * 5_000_000)]
         self.write(outgoing, marks)
         self.report.in_flight -= sum(out.topic == DECISIONS for out in outgoing)
@@ -103,6 +103,8 @@ class OffsetsFirst(Watched):
 
 class NoRewind(Watched):
     """Does not go back after an abort: the client goes on behind what was not committed."""
+
+    fail_every = 6
 
     def rewind(self) -> None:
         """Stay where it is."""
