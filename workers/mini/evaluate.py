@@ -7,7 +7,8 @@ in wordings that it never shows, where that is said. Nothing is chosen by these 
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,35 @@ from workers.mini.examiner import (
 from workers.mini.language import CELLS, Sight, answers_of, collate
 from workers.mini.lessons import Teacher
 from workers.mini.material import Split
-from workers.mini.scenes import Composer, Pixels, Scene, Shown
+from workers.mini.scenes import CROWD, Composer, Pixels, Scene, Shown
 from workers.mini.steering import signs, steering
 from workers.mini.tower import OUTPUTS
 from workers.mini.truth import Labelled, labelled
 from workers.mini.wordings import noun
 
 HERE = Path(__file__).parent
+
+#: What is measured, in the order of the card.
+PARTS = (
+    "concepts",
+    "wordings",
+    "steering",
+    "signs",
+    "policies",
+    "rationales",
+    "photographs",
+    "speed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """On how many scenes: for concepts, for the other parts, a policy; and how many rationales."""
+
+    scenes: int = 3_300
+    asked: int = 700
+    policy: int = 300
+    explained: int = 150
 
 
 def concepts(
@@ -300,6 +323,24 @@ def speed(examiner: Examiner, scene: Scene) -> Figures:
     }
 
 
+#: The card's lines: words, where the figure stands, target.
+LINES = (
+    ("AUROC per concept, median", ("concepts", "median"), "≥ .95"),
+    ("AUROC per concept, 10th percentile", ("concepts", "p10"), "≥ .78"),
+    ("all kinds of policies, trained wordings, AUROC", ("wordings", "trained wordings"), ""),
+    ("all kinds of policies, unseen wordings, AUROC", ("wordings", "unseen wordings"), "≥ .90"),
+    ("inverted policies, right both ways", ("steering", "inverted"), "≥ .85"),
+    ("off-topic policies denied", ("steering", "off-topic"), "≥ .95"),
+    ("carve-outs respected, balanced with twins", ("steering", "carve-outs, balanced"), "≥ .80"),
+    ("verdicts moved by an instruction", ("steering", "moved by an instruction"), "≤ .03"),
+    ("threats and insults read from the image, AUROC", ("signs",), "≥ .90"),
+    ("rationales valid (greedy, no grammar)", ("rationales", "valid"), "1.00"),
+    ("rationales, clause right", ("rationales", "clause"), "≥ .90"),
+    ("rationales, place right", ("rationales", "place"), "≥ .70"),
+    ("photographs: weapons against benign, AUROC", ("photographs",), "as it is"),
+)
+
+
 def rows_of(figures: Figures) -> list[tuple[str, str, str]]:
     """Return the card's table: figure, value with interval, target."""
 
@@ -307,77 +348,60 @@ def rows_of(figures: Figures) -> list[tuple[str, str, str]]:
         low, high = part["interval"]
         return f"{part['value']:.3f} ({low:.3f} to {high:.3f})"
 
-    made = [
-        ("AUROC per concept, median", said(figures["concepts"]["median"]), "≥ .95"),
-        ("AUROC per concept, 10th percentile", said(figures["concepts"]["p10"]), "≥ .78"),
-        (
-            "all kinds of policies, trained wordings, AUROC",
-            said(figures["wordings"]["trained wordings"]),
-            "",
-        ),
-        (
-            "all kinds of policies, unseen wordings, AUROC",
-            said(figures["wordings"]["unseen wordings"]),
-            "≥ .90",
-        ),
-        ("inverted policies, right both ways", said(figures["steering"]["inverted"]), "≥ .85"),
-        ("off-topic policies denied", said(figures["steering"]["off-topic"]), "≥ .95"),
-        (
-            "carve-outs respected, balanced with twins",
-            said(figures["steering"]["carve-outs, balanced"]),
-            "≥ .80",
-        ),
-        (
-            "verdicts moved by an instruction in the text",
-            said(figures["steering"]["moved by an instruction"]),
-            "≤ .03",
-        ),
-        ("threats and insults read from the image, AUROC", said(figures["signs"]), "≥ .90"),
-        ("rationales valid (greedy, no grammar)", said(figures["rationales"]["valid"]), "1.00"),
-        ("rationales, clause right", said(figures["rationales"]["clause"]), "≥ .90"),
-        ("rationales, place right", said(figures["rationales"]["place"]), "≥ .70"),
-    ]
+    made = []
+    for words, path, target in LINES:
+        part: Any = figures
+        for key in path:
+            part = part.get(key, {})
+        if part:
+            made.append((words, said(part), target))
     made += [
         (f"policy `{name}`, AUROC; ECE", f"{said(part)}; {part['ece']:.3f}", "≥ .93; ≤ .04")
-        for name, part in figures["policies"].items()
+        for name, part in figures.get("policies", {}).items()
     ]
-    if "photographs" in figures:
-        made.append(
-            ("photographs: weapons against benign, AUROC", said(figures["photographs"]), "as it is")
-        )
-    made.append(
-        ("12 questions on one picture, ms", f"{figures['speed']['median_ms']:.0f}", "< 100")
-    )
-    made.append(("load after imports, s", f"{figures['speed']['load_s']:.2f}", "< 1"))
+    if "speed" in figures:
+        speeds = figures["speed"]
+        made.append(("12 questions on one picture, ms", f"{speeds['median_ms']:.0f}", "< 100"))
+        made.append(("load after imports, s", f"{speeds['load_s']:.2f}", "< 1"))
     return made
 
 
-def evaluate(
-    folder: Path, *, scenes: int, policy_scenes: int, explained: int, split: Split = "test"
-) -> Figures:
-    """Return every figure."""
+def balanced(composer: Composer, count: int) -> Iterator[Scene]:
+    """Yield scenes in which every concept is drawn as often as every other."""
+    deck: list[int] = []
+    for _ in range(count):
+        wanted = 1 + int(composer.rng.choice(len(CROWD), p=np.array(CROWD)))
+        if len(deck) < wanted:
+            deck = composer.rng.permutation(composer.known).tolist()
+        yield composer.compose([deck.pop() for _ in range(wanted)])
+
+
+def evaluate(folder: Path, *, only: Sequence[str], sizes: Sizes, split: Split = "test") -> Figures:
+    """Return the figures of these parts."""
     torch.set_num_threads(1)
     examiner = Examiner(folder)
     composer = Composer(split, 1234)
-    drawn = [
-        composer.compose() for _ in track(range(scenes), description="composing", transient=True)
-    ]
+    count = sizes.scenes if "concepts" in only else sizes.asked
+    drawn = list(
+        track(balanced(composer, count), description="composing", total=count, transient=True)
+    )
     sights = [
         Sight(outputs=seen, shown=scene.shown)
         for seen, scene in zip(examiner.look([each.pixels for each in drawn]), drawn, strict=True)
     ]
-    figures: Figures = {"split": split, "scenes": scenes}
-    figures["concepts"] = concepts(examiner, drawn, sights)
-    figures["wordings"] = wordings(examiner, drawn[:800], sights[:800])
-    figures["steering"] = steering(examiner, drawn[:900], sights[:900])
-    figures["signs"] = signs(examiner, drawn[:800], sights[:800])
-    figures["policies"] = policies(examiner, policy_scenes)
-    figures["rationales"] = rationales(examiner, drawn, explained)
+    some = drawn[: sizes.asked], sights[: sizes.asked]
     photos = HERE.parents[2] / "shared" / "data" / "img-caltech101"
-    if photos.exists():
-        figures["photographs"] = photographs(examiner, photos)
-    figures["speed"] = speed(examiner, drawn[0])
-    return figures
+    parts: dict[str, Callable[[], Figures]] = {
+        "concepts": lambda: concepts(examiner, drawn, sights),
+        "wordings": lambda: wordings(examiner, *some),
+        "steering": lambda: steering(examiner, *some),
+        "signs": lambda: signs(examiner, *some),
+        "policies": lambda: policies(examiner, sizes.policy),
+        "rationales": lambda: rationales(examiner, drawn, sizes.explained),
+        "photographs": lambda: photographs(examiner, photos),
+        "speed": lambda: speed(examiner, drawn[0]),
+    }
+    return {name: parts[name]() for name in only if name != "photographs" or photos.exists()}
 
 
 def write_card(figures: Figures, path: Path) -> None:
@@ -399,20 +423,21 @@ def main() -> None:
     """Print every figure and write them beside the model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=HERE)
-    parser.add_argument("--scenes", type=int, default=3_400)
-    parser.add_argument("--policy-scenes", type=int, default=300, help="a policy")
+    parser.add_argument("--scenes", type=int, default=Sizes().scenes)
+    parser.add_argument(
+        "--asked", type=int, default=Sizes().asked, help="scenes for the other parts"
+    )
+    parser.add_argument("--policy", type=int, default=Sizes().policy, help="scenes a policy")
+    parser.add_argument("--only", default="", help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--card", action="store_true", help="put the table into README.md")
-    parser.add_argument("--explained", type=int, default=200)
+    parser.add_argument("--explained", type=int, default=Sizes().explained)
     parser.add_argument("--split", choices=["validation", "test"], default="test")
     parser.add_argument("--out", type=Path, default=HERE / "figures.json")
     chosen = parser.parse_args()
-    figures = evaluate(
-        chosen.model,
-        scenes=chosen.scenes,
-        policy_scenes=chosen.policy_scenes,
-        explained=chosen.explained,
-        split=chosen.split,
-    )
+    only = [part for part in chosen.only.split(",") if part]
+    sizes = Sizes(chosen.scenes, chosen.asked, chosen.policy, chosen.explained)
+    kept = json.loads(chosen.out.read_text()) if only and chosen.out.exists() else {}
+    figures = kept | evaluate(chosen.model, only=only or PARTS, sizes=sizes, split=chosen.split)
     chosen.out.write_text(json.dumps(figures, indent=1) + "\n")
     table = Table("figure", "value (95 % interval)", "target")
     for row in rows_of(figures):

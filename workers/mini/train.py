@@ -82,7 +82,7 @@ def seeing(
         decay_from=0.35,
         seen=seen,
         checked=checked,
-        imagine=0.4,
+        imagine=0.2,
         explain=0.4,
         weights={"answer": 1.0, "reply": 0.5, "noun": 0.4, "clause": 0.6},
     )
@@ -99,37 +99,33 @@ def export(run: Path, folder: Path, *, stage: str = "seeing") -> None:
 
 
 def curves(run: Path, path: Path) -> None:
-    """Draw the learning curves."""
+    """Draw the learning curves: the tower's, then all language stages one after another."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
-    for log in sorted(run.glob("*.jsonl")):
+    logs = sorted(run.glob("*.jsonl"), key=lambda log: log.stat().st_mtime)
+    before = 0
+    for log in logs:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
+        steps = [line["step"] for line in lines]
         if log.stem == "tower":
-            steps = [line["step"] for line in lines]
-            axes[0].plot(steps, [line["median"] for line in lines], label="median")
-            axes[0].plot(steps, [line["p10"] for line in lines], label="10th percentile")
-        else:
-            checked = [line for line in lines if "seen" in line]
-            for key in ("seen", "unseen", "carve-out", "plain"):
-                axes[1].plot(
-                    [line["step"] for line in checked],
-                    [line[key] for line in checked],
-                    label=f"{log.stem}: {key}",
-                )
-    for axis, title in zip(
-        axes,
-        ("tower: AUROC per concept, validation style", "language: AUROC, validation"),
-        strict=True,
-    ):
-        axis.set(title=title, xlabel="step", ylim=(0.45, 1.0))
+            for key, words in (("median", "median"), ("p10", "10th percentile")):
+                axes[0].plot(steps, [line[key] for line in lines], label=words)
+            continue
+        places = [before + step for step in steps]
+        axes[1].plot(places, [line["answer"] for line in lines], label=f"{log.stem}")
+        before = places[-1]
+    axes[0].set(title="tower: AUROC per concept, validation style", ylim=(0.45, 1.0))
+    axes[1].set(title="language: loss of answers, in training", ylim=(0.2, 1.0))
+    for axis in axes:
+        axis.set_xlabel("step")
         axis.legend(fontsize=6)
         axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
