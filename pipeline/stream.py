@@ -136,6 +136,8 @@ class Stream:
         self._away = Away()
         self._next_key = 0
         self._must_rewind = False
+        #: Partitions whose start by this process is noted; reading again after an abort is no new start.
+        self._noted: set[Partition] = set()
         self._aborts = 0
         self._published: set[str] = set()
         self._unpublished: dict[str, PolicySet] = {}
@@ -176,6 +178,7 @@ class Stream:
         polled = self._link.poll(timeout_s=self._patience_s(), max_records=max(1, room))
         for partition in polled.dropped:
             self._forget(partition)
+            self._noted.discard(partition)
         for record in polled.records:
             self._pending.setdefault(record.place, deque()).append(record)
         telemetry.IN_FLIGHT.set(self.in_flight())
@@ -299,18 +302,23 @@ class Stream:
         notes = {}
         for partition, record in new.items():
             mark = committed.get(partition)
+            note = Note() if mark is None else Note.parse(mark.note)
             # The very first start on a partition is no restart.
-            notes[partition] = (
-                Note()
-                if mark is None
-                else Note.parse(mark.note).started(record.offset, window=self._limits.max_in_flight)
-            )
-        marks = {p: Mark(offset=new[p].offset, note=str(note)) for p, note in notes.items()}
-        with self._watchdog.guard("commit"):
-            self._link.commit([], marks)
+            if mark is not None and partition not in self._noted:
+                note = note.started(record.offset, window=self._limits.max_in_flight)
+            notes[partition] = note
+        marks = {
+            partition: Mark(offset=new[partition].offset, note=str(note))
+            for partition, note in notes.items()
+            if partition not in self._noted
+        }
+        if marks:
+            with self._watchdog.guard("commit"):
+                self._link.commit([], marks)
         for partition, note in notes.items():
             self._checkpoint.start(partition, note)
-            if note.alone_until:
+            self._noted.add(partition)
+            if partition in marks and note.alone_until:
                 telemetry.log.warning(
                     "one record at a time",
                     partition=partition,

@@ -627,6 +627,21 @@ def test_restarts_at_one_offset_are_counted_and_progress_clears_them() -> None:
     assert Note.parse(broker.marks[P].note) == Note()
 
 
+def test_an_abort_is_no_restart() -> None:
+    """Reading again after aborted transactions never makes a healthy partition crawl."""
+    house = House()
+    house.pool.holding = True
+    house.upload()
+    house.turn()
+    house.pool.let_go()
+    house.link.faults.extend(AbortedError("told to") for _ in range(5))
+    for _ in range(12):
+        house.pool.let_go()
+        house.turn(1)
+    assert len(house.decisions()) == 1
+    assert not any(alone for _, alone in house.pool.submitted)
+
+
 def test_after_three_restarts_records_are_worked_one_at_a_time() -> None:
     """The fourth process at one offset takes a single record into work, alone in its call."""
     broker = StubBroker()
