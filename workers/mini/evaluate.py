@@ -346,7 +346,8 @@ def rows_of(figures: Figures) -> list[tuple[str, str, str]]:
 
     def said(part: Mapping[str, Any]) -> str:
         low, high = part["interval"]
-        return f"{part['value']:.3f} ({low:.3f} to {high:.3f})"
+        size = f", n = {part['n']}" if "n" in part else ""
+        return f"{part['value']:.3f} ({low:.3f} to {high:.3f}{size})"
 
     made = []
     for words, path, target in LINES:
@@ -376,8 +377,10 @@ def balanced(composer: Composer, count: int) -> Iterator[Scene]:
         yield composer.compose([deck.pop() for _ in range(wanted)])
 
 
-def evaluate(folder: Path, *, only: Sequence[str], sizes: Sizes, split: Split = "test") -> Figures:
-    """Return the figures of these parts."""
+def evaluate(
+    folder: Path, *, only: Sequence[str], sizes: Sizes, split: Split = "test"
+) -> Iterator[tuple[str, Figures]]:
+    """Yield the figures of these parts, one part after another."""
     torch.set_num_threads(1)
     examiner = Examiner(folder)
     composer = Composer(split, 1234)
@@ -401,7 +404,9 @@ def evaluate(folder: Path, *, only: Sequence[str], sizes: Sizes, split: Split = 
         "photographs": lambda: photographs(examiner, photos),
         "speed": lambda: speed(examiner, drawn[0]),
     }
-    return {name: parts[name]() for name in only if name != "photographs" or photos.exists()}
+    for name in only:
+        if name != "photographs" or photos.exists():
+            yield name, parts[name]()
 
 
 def write_card(figures: Figures, path: Path) -> None:
@@ -437,8 +442,10 @@ def main() -> None:
     only = [part for part in chosen.only.split(",") if part]
     sizes = Sizes(chosen.scenes, chosen.asked, chosen.policy, chosen.explained)
     kept = json.loads(chosen.out.read_text()) if only and chosen.out.exists() else {}
-    figures = kept | evaluate(chosen.model, only=only or PARTS, sizes=sizes, split=chosen.split)
-    chosen.out.write_text(json.dumps(figures, indent=1) + "\n")
+    figures: Figures = kept
+    for name, part in evaluate(chosen.model, only=only or PARTS, sizes=sizes, split=chosen.split):
+        figures[name] = part
+        chosen.out.write_text(json.dumps(figures, indent=1) + "\n")
     table = Table("figure", "value (95 % interval)", "target")
     for row in rows_of(figures):
         table.add_row(*row)
