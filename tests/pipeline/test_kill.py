@@ -171,6 +171,8 @@ class Scene:
             "WEIR_POOL_ADDRESS": ray or "",
             "WEIR_POOL_NAMESPACE": settings.topic_prefix.strip("."),
             "WEIR_POOL_BATCH": "64",
+            # Five deaths in a row may well put a partition under suspicion: this many are then worked one by one.
+            "WEIR_KAFKA_MAX_IN_FLIGHT": "128" if fault == "none" else "512",
             "WEIR_STREAM_RATIONALE_WAIT_S": "0",
         }
         how = (fault, "ray" if ray else "slow")
@@ -229,7 +231,7 @@ class Scene:
 
     def settle(self) -> Counter[str]:
         """Return the count once every upload has been decided, or once nothing more comes."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + 2 * PATIENCE_S
         before, same_since = -1, time.monotonic()
         while True:
             found = self.count()
