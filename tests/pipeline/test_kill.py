@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -170,7 +171,8 @@ class Scene:
             "WEIR_KAFKA_SESSION_S": str(SESSION_S),
             "WEIR_POOL_ADDRESS": ray or "",
             "WEIR_POOL_NAMESPACE": settings.topic_prefix.strip("."),
-            "WEIR_POOL_BATCH": "64",
+            # A little less than arrives, so that there is always work in hand.
+            "WEIR_POOL_BATCH": "20",
             # Five deaths in a row may well put a partition under suspicion: this many are then worked one by one.
             "WEIR_KAFKA_MAX_IN_FLIGHT": "128" if fault == "none" else "512",
             "WEIR_STREAM_RATIONALE_WAIT_S": "0",
@@ -281,7 +283,8 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
     finally:
         for child in psutil.Process(part.process.pid).children(recursive=True):
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         part.stop(grace_s=2)
         shutil.rmtree(folder, ignore_errors=True)
 
