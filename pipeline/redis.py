@@ -658,9 +658,10 @@ class Shelf:
     def count(self, name: str, *, within_s: int) -> int:
         """Count one more under this name; return how many there are since the first within this time."""
         with self._redis.pipeline(transaction=True) as pipe:
+            # EXPIRE takes NX only from Redis 7 on; SET takes it always.
+            pipe.set(_SHELF + name, 0, ex=within_s, nx=True)
             pipe.incr(_SHELF + name)
-            pipe.expire(_SHELF + name, within_s, nx=True)
-            return int(pipe.execute()[0])
+            return int(pipe.execute()[1])
 
     def named(self, prefix: str) -> dict[str, str]:
         """Return every text whose name begins so, by the rest of its name."""

@@ -90,6 +90,8 @@ def _stack(data: Path) -> Iterator[Part]:
     """Run the stack in a session of its own, so that it alone says in which order parts stop."""
     processes.adopt_orphans()
     # A terminal that closes and a polite kill end everything the same way as Ctrl-C.
+    # Whoever starts us in the background may have Ctrl-C ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     stack = processes.start(

@@ -106,7 +106,7 @@ def test_a_missing_bucket_is_told_apart_from_an_empty_one() -> None:
         "endpoint": endpoint,
         "access_key": "a",
         "secret_key": "b",
-        "uploads": "s3://uploads/new",
+        "uploads": "s3://not-made-yet/new",
     }
     try:
         (before,) = diagnoses(settings(store=store), "bucket")
@@ -117,7 +117,7 @@ def test_a_missing_bucket_is_told_apart_from_an_empty_one() -> None:
             aws_access_key_id="a",
             aws_secret_access_key="b",
         )
-        client.create_bucket(Bucket="uploads")
+        client.create_bucket(Bucket="not-made-yet")
         (after,) = diagnoses(settings(store=store), "bucket")
         (connected,) = diagnoses(settings(store=store), "media in S3")
     finally:
