@@ -171,8 +171,8 @@ class Scene:
             "WEIR_KAFKA_SESSION_S": str(SESSION_S),
             "WEIR_POOL_ADDRESS": ray or "",
             "WEIR_POOL_NAMESPACE": settings.topic_prefix.strip("."),
-            # A little less than arrives, so that there is always work in hand.
-            "WEIR_POOL_BATCH": "20",
+            # Half of what arrives, so that there is always work in hand.
+            "WEIR_POOL_BATCH": "12",
             # Five deaths in a row may well put a partition under suspicion: this many are then worked one by one.
             "WEIR_KAFKA_MAX_IN_FLIGHT": "128" if fault == "none" else "512",
             "WEIR_STREAM_RATIONALE_WAIT_S": "0",
@@ -322,7 +322,7 @@ def test_every_upload_is_decided_exactly_once(
     strangers = {process.pid for process in actors()}
     kills, inside, actor_kills = 0, 0, 0
     with Scene(kafka_settings, tmp_path, ray_address, total=2000) as scene:
-        scene.allowed = 800
+        scene.allowed = 1000
         one, two = scene.pipelines
         one.start()
         two.start()
