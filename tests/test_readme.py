@@ -33,6 +33,8 @@ COMMANDS = [
     for block in re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
+#: A test may wait for a whole demo, and that for its actors.
+pytestmark = pytest.mark.timeout(900)
 #: How long the demo may take on a machine that does other things as well.
 PATIENCE_S = 280
 
