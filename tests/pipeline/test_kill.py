@@ -30,6 +30,11 @@ from pipeline.kafka import Producer
 from pipeline.messages import DECISIONS, UPLOADS
 from pipeline.records import Outgoing
 
+pytestmark = pytest.mark.skipif(
+    "WEIR_TEST_LONG" not in environment(),
+    reason="WEIR_TEST_LONG is not set: needs both cores to itself for some minutes",
+)
+
 LAUNCHER = Path(__file__).parent / "kill" / "launcher.py"
 ROOT = Path(__file__).parents[2]
 STATE = struct.Struct("<qqq")
@@ -314,10 +319,6 @@ def kill_actor(scene: Scene, mine: set[int]) -> None:
     until(lambda: any(process.pid not in gone for process in ours()), "another actor")
 
 
-@pytest.mark.skipif(
-    "WEIR_TEST_KILL" not in environment(),
-    reason="WEIR_TEST_KILL is not set: needs both cores to itself for some minutes",
-)
 @pytest.mark.timeout(600)
 def test_every_upload_is_decided_exactly_once(
     kafka_settings: Kafka, ray_address: str, tmp_path: Path
