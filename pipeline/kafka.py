@@ -4,7 +4,7 @@
 from its beginning to its end; `Topics` makes and checks topics. Topic names are given and returned without the
 configured prefix.
 
-kafka-python 3.0.12 has three faults that lose or double records; each is mended here and has a test of its own
+kafka-python 3.0.12 has three faults that lose or double records and one that reads none; each is mended here and has a test of its own
 (tests/pipeline/test_kafka.py):
 
 1. Offsets that the broker refused stay in the producer's transaction manager and go out with the *next* transaction,
@@ -14,6 +14,8 @@ kafka-python 3.0.12 has three faults that lose or double records; each is mended
 3. `group_metadata()` names a new generation as soon as the broker has answered the join, before the partitions of that
    generation are known, so that old work would commit under the new generation. So the snapshot is taken right after
    a poll, and only while the group is stable.
+4. A join that began because the leader learned of new partitions is forgotten when a poll ends before the broker has
+   answered, and the member never reads again. So a join under way counts as a join that is needed.
 """
 
 import logging
@@ -659,6 +661,7 @@ def _joined_consumer(
         ),
     )
     _forget_when_lost(consumer)
+    _finish_joins(consumer)
     consumer.subscribe(topics=[settings.topic_prefix + topic for topic in topics], listener=events)
     return consumer
 
@@ -677,6 +680,21 @@ def _forget_when_lost(consumer: KafkaConsumer) -> None:
         coordinator.rejoining = False
 
     coordinator.reset_generation = reset_and_forget
+
+
+def _finish_joins(consumer: KafkaConsumer) -> None:
+    """Make the client go on with a join that is under way, also when what it began for is no longer to be seen.
+
+    The leader's snapshot of partitions is renewed in the middle of the join: from then on nothing says that a join is
+    needed, and a poll that was too short to see its end leaves it unfinished for ever.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 -- there is no other door
+    needed = coordinator.need_rejoin
+
+    def needed_or_under_way() -> bool:
+        return coordinator._join_task is not None or needed()  # noqa: SLF001 -- there is no other door
+
+    coordinator.need_rejoin = needed_or_under_way
 
 
 def _connection(settings: Kafka) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from pipeline import kafka
 from pipeline.appeals import Appeals
 from pipeline.care import Budget
-from pipeline.config import Kafka, environment
+from pipeline.config import Kafka
 from pipeline.desk import Answers, Desk, Rules
 from pipeline.errors import LeaseLostError, RefusedError
 from pipeline.escalate import Escalate, assemble
@@ -50,15 +50,6 @@ QUEUES = {
 ANN = Person(id="ann", languages=("en",))
 BOB = Person(id="bob", languages=("en",))
 LEA = Person(id="lea", languages=("en",), roles=frozenset({"reviewer", "lead"}))
-
-pytestmark = [
-    pytest.mark.timeout(900),
-    # Known defect: now and then a verdict is not read for minutes. Each test passes in a second when it is not hit.
-    pytest.mark.skipif(
-        "WEIR_TEST_LONG" not in environment(),
-        reason="WEIR_TEST_LONG is not set: now and then a verdict is read only after minutes",
-    ),
-]
 
 
 def policy(name: str, **fields: Any) -> Policy:
@@ -219,7 +210,7 @@ class House:
 
     def until(self, done: Callable[[], Any]) -> Any:
         """Let escalate work until something is so."""
-        deadline = datetime.now(UTC) + timedelta(seconds=240)
+        deadline = datetime.now(UTC) + timedelta(seconds=60)
         while not (found := done()):
             self.escalate.turn()
             assert datetime.now(UTC) < deadline

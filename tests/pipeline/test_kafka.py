@@ -209,6 +209,18 @@ def test_a_join_under_way_gives_no_membership(kafka_settings: Kafka) -> None:
     assert decisions(kafka_settings) == []
 
 
+def test_a_join_outlives_polls_that_are_too_short_for_it(kafka_settings: Kafka) -> None:
+    """A member that joined before it knew of the topic's partitions gets them, however short its polls are."""
+    with member(kafka_settings) as link:
+        until(link.may_commit, turn=lambda: link.poll(timeout_s=0.2, max_records=10))
+        coordinator = link._consumer._coordinator
+        # As where the broker was slower to describe the topic than to let the member in.
+        coordinator._assignment_snapshot = {}
+        link.poll(timeout_s=0.0, max_records=10)
+        until(link.may_commit, turn=lambda: link.poll(timeout_s=0.0, max_records=10))
+        assert link.held() == {P0, P1}
+
+
 def test_two_members_share_and_hand_over(kafka_settings: Kafka) -> None:
     """A second member takes a partition; the first is told which, and cannot commit for it any more."""
     with member(kafka_settings, "a") as first:

@@ -30,11 +30,6 @@ from pipeline.kafka import Producer
 from pipeline.messages import DECISIONS, UPLOADS
 from pipeline.records import Outgoing
 
-pytestmark = pytest.mark.skipif(
-    "WEIR_TEST_LONG" not in environment(),
-    reason="WEIR_TEST_LONG is not set: needs both cores to itself for some minutes",
-)
-
 LAUNCHER = Path(__file__).parent / "kill" / "launcher.py"
 ROOT = Path(__file__).parents[2]
 STATE = struct.Struct("<qqq")
