@@ -10,8 +10,9 @@
 -- weir:{review}:of:DECISION       string  the job of a decision, where the job is not named after it
 -- weir:{review}:print:PRINT       string  the open job that all decisions of this fingerprint join
 -- weir:{review}:closed:JOB        string  JSON of who closed it and how; kept as long as the log
--- weir:{review}:heads:LANE:GROUP  zset    bucket -> key of its first job; GROUP is a language, `any` or `wide`
--- weir:{review}:groups            set     every GROUP that there ever was
+-- weir:{review}:tops:LANE         zset    GROUP -> key of its first job; GROUP is queue|language|weight|need, where
+--                                         the language is empty for anybody and `*` once anybody may take it
+-- weir:{review}:heads:LANE:GROUP  zset    bucket -> key of its first job
 -- weir:{review}:bucket:BUCKET     zset    open job -> key (seconds of birth at the rate of ageing, minus harm)
 -- weir:{review}:queue:QUEUE       zset    unclosed job -> ms of birth
 -- weir:{review}:until             zset    leased job -> ms at which its lease ends
@@ -50,36 +51,41 @@ local function bucket_of(job)
   return f[1] .. '|' .. f[2] .. '|' .. f[3] .. '|' .. f[4] .. '|' .. f[5] .. '|' .. f[6], f[7], f[8]
 end
 
--- Buckets are kept apart by language, so that a claim meets few that its person cannot read.
-local function group_of(language)
-  if language == '' then return 'any' end
-  if string.sub(language, 1, 1) == '*' then return 'wide' end
-  return language
+-- Buckets are kept apart by what most people differ in, so that a claim meets few that its person may not take.
+local function group_of(bucket)
+  local queue, language, weight, need = string.match(bucket, '^([^|]*)|([^|]*)|[^|]*|([^|]*)|([^|]*)|')
+  if string.sub(language, 1, 1) == '*' then language = '*' end
+  return queue .. '|' .. language .. '|' .. weight .. '|' .. need
 end
 
--- A bucket stands in its lane where its first job stands.
-local function reset_head(lane, bucket)
-  local group = group_of(string.match(bucket, '^[^|]*|([^|]*)|'))
+-- A bucket stands in its group where its first job stands, and a group in its lane where its first bucket stands.
+local function reset_head(lane, bucket, first)
+  local group = group_of(bucket)
   local heads = P .. 'heads:' .. lane .. ':' .. group
-  local first = redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0, 'WITHSCORES')
   if first[1] then
     redis.call('ZADD', heads, first[2], bucket)
-    redis.call('SADD', P .. 'groups', group)
   else
     redis.call('ZREM', heads, bucket)
+  end
+  local top = redis.call('ZRANGE', heads, 0, 0, 'WITHSCORES')
+  if top[1] then
+    redis.call('ZADD', P .. 'tops:' .. lane, top[2], group)
+  else
+    redis.call('ZREM', P .. 'tops:' .. lane, group)
   end
 end
 
 local function enter(job)
   local bucket, lane, key = bucket_of(job)
   redis.call('ZADD', P .. 'bucket:' .. bucket, key, job)
-  reset_head(lane, bucket)
+  local first = redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0, 'WITHSCORES')
+  if first[1] == job then reset_head(lane, bucket, first) end
 end
 
 local function leave(job)
   local bucket, lane = bucket_of(job)
   redis.call('ZREM', P .. 'bucket:' .. bucket, job)
-  reset_head(lane, bucket)
+  reset_head(lane, bucket, redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0, 'WITHSCORES'))
 end
 
 local function count(queue, what, by)

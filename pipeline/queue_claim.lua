@@ -26,48 +26,65 @@ local seen = redis.call('HMGET', P .. 'care:' .. person.id, 'day', 'points', 're
 if seen[3] and tonumber(seen[3]) > now then return {'break', {}} end
 if seen[1] == care.day and tonumber(seen[2]) >= care.points then ceiling, reason = care.mild, 'budget' end
 
-local function may(bucket)
-  local queue, language, named, weight, need, barred =
-    string.match(bucket, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+-- Whether the person may take anything of a group.
+local function opens(queue, language, weight, need)
   if not queues[queue] or tonumber(weight) > ceiling then return false end
   if language ~= '' and string.sub(language, 1, 1) ~= '*' and not languages[language] then return false end
-  if need == 'lead' and not person.lead then return false end
+  return need ~= 'lead' or person.lead
+end
+
+-- Whether they may take a bucket of such a group.
+local function fits(named, barred)
   for policy in string.gmatch(named, '[^,]+') do
     if opt_outs[policy] or (policies and not policies[policy]) then return false end
   end
-  for other in string.gmatch(barred, '[^,]+') do
-    if other == person.id then return false end
-  end
-  return true
+  return not string.find(',' .. barred .. ',', ',' .. person.id .. ',', 1, true)
 end
 
--- The first bucket of a group from which the person may take, and its key.
-local function first_of(heads)
-  local from, step = 0, 8
+local function may(bucket)
+  local queue, language, named, weight, need, barred =
+    string.match(bucket, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+  return opens(queue, language, weight, need) and fits(named, barred)
+end
+
+-- The first bucket of a group from which the person may take, and its key, unless that lies behind `bound`.
+local function first_of(heads, bound)
+  local from, step = 0, 4
   while true do
     local found = redis.call('ZRANGE', heads, from, from + step - 1, 'WITHSCORES')
     for i = 1, #found, 2 do
-      if may(found[i]) then return found[i], tonumber(found[i + 1]) end
+      local key = tonumber(found[i + 1])
+      if bound and key > bound then return nil end
+      if fits(string.match(found[i], '^[^|]*|[^|]*|([^|]*)|[^|]*|[^|]*|([^|]*)$')) then return found[i], key end
     end
     if #found < 2 * step then return nil end
     from, step = from + step, 128
   end
 end
 
-local groups = {'any', 'wide'}
-for _, language in ipairs(person.languages) do groups[#groups + 1] = language end
-
-local function first_job()
-  for _, lane in ipairs({'urgent', 'normal'}) do
-    local best, best_key
-    for _, group in ipairs(groups) do
-      local bucket, key = first_of(P .. 'heads:' .. lane .. ':' .. group)
-      if bucket and (not best or key < best_key or (key == best_key and bucket < best)) then
-        best, best_key = bucket, key
+local function first_bucket(lane)
+  local best, best_key
+  local from, step = 0, 8
+  while true do
+    local tops = redis.call('ZRANGE', P .. 'tops:' .. lane, from, from + step - 1, 'WITHSCORES')
+    for i = 1, #tops, 2 do
+      -- What stands in the groups from here on stands behind what was found.
+      if best and tonumber(tops[i + 1]) > best_key then return best end
+      if opens(string.match(tops[i], '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')) then
+        local bucket, key = first_of(P .. 'heads:' .. lane .. ':' .. tops[i], best_key)
+        if bucket and (not best or key < best_key or (key == best_key and bucket < best)) then
+          best, best_key = bucket, key
+        end
       end
     end
-    if best then return redis.call('ZRANGE', P .. 'bucket:' .. best, 0, 0)[1] end
+    if #tops < 2 * step then return best end
+    from, step = from + step, 128
   end
+end
+
+local function first_job()
+  local bucket = first_bucket('urgent') or first_bucket('normal')
+  return bucket and redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0)[1]
 end
 
 local function this_job()

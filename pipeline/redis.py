@@ -450,24 +450,20 @@ class ReviewQueue:
         """Return the open jobs that stand first, without taking them."""
         found: list[Entry] = []
         for lane in LANES:
-            heads = self._heads(lane)
-            rows: list[tuple[float, str]] = []
-            for head, name in heads:
-                if len(rows) >= count and head > sorted(rows)[count - 1][0]:
-                    break
-                if queue is None or Bucket.parse(name).queue == queue:
-                    first = self._redis.zrange(
-                        f"{PREFIX}bucket:{name}", 0, count - 1, withscores=True
-                    )
-                    rows += [(score, job.decode()) for job, score in first]
-            for _, job_id in sorted(rows)[: count - len(found)]:
+            wanted = count - len(found)
+            names = [name for _, name in self._heads(lane, queue, wanted)]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.zrange(f"{PREFIX}bucket:{name}", 0, wanted - 1, withscores=True)
+                rows = [(score, job.decode()) for run in pipe.execute() for job, score in run]
+            for _, job_id in sorted(rows)[:wanted]:
                 if (entry := self.entry(job_id)) is not None:
                     found.append(entry)
-        return found[:count]
+        return found
 
     def buckets(self, lane: Lane) -> list[Bucket]:
         """Return what waits in a lane, by who may take it, the first job's bucket first."""
-        return [Bucket.parse(name) for _, name in self._heads(lane)]
+        return [Bucket.parse(name) for _, name in self._heads(lane, None, None)]
 
     def memory_bytes(self) -> int:
         """Return how much memory Redis uses."""
@@ -500,13 +496,19 @@ class ReviewQueue:
             )
         return found
 
-    def _heads(self, lane: Lane) -> list[tuple[float, str]]:
-        found: list[tuple[float, str]] = []
-        for group in self._redis.smembers(f"{PREFIX}groups"):
-            name = f"{PREFIX}heads:{lane}:{group.decode()}"
-            rows = self._redis.zrange(name, 0, -1, withscores=True)
-            found += [(score, bucket.decode()) for bucket, score in rows]
-        return sorted(found)
+    def _heads(self, lane: Lane, queue: str | None, count: int | None) -> list[tuple[float, str]]:
+        """Return the buckets that stand first, with the keys of their first jobs; without a count all of them."""
+        tops = self._redis.zrange(f"{PREFIX}tops:{lane}", 0, -1)
+        groups = [name.decode() for name in tops]
+        if queue is not None:
+            groups = [group for group in groups if group.partition("|")[0] == queue]
+        # The first so many jobs lie in the first so many buckets of the first so many groups.
+        with self._redis.pipeline(transaction=False) as pipe:
+            for group in groups[:count]:
+                name = f"{PREFIX}heads:{lane}:{group}"
+                pipe.zrange(name, 0, -1 if count is None else count - 1, withscores=True)
+            rows = [row for run in pipe.execute() for row in run]
+        return sorted((score, bucket.decode()) for bucket, score in rows)[:count]
 
     def _verdict(
         self, topic: str, partition: int, offset: int, job_id: str, *what: str | int
@@ -663,16 +665,21 @@ class Shelf:
             pipe.incr(_SHELF + name)
             return int(pipe.execute()[1])
 
-    def named(self, prefix: str) -> dict[str, str]:
-        """Return every text whose name begins so, by the rest of its name."""
-        head = _SHELF + prefix
-        names = sorted(self._redis.scan_iter(match=f"{head}*", count=_BATCH))
-        values = self._redis.mget(names) if names else []
-        return {
-            name.decode().removeprefix(head): value.decode()
-            for name, value in zip(names, values, strict=True)
-            if value is not None
-        }
+    def several(self, prefix: str, names: Iterable[str]) -> dict[str, str]:
+        """Return the texts of these names, as far as there are any, by what follows the prefix."""
+        wanted = list(names)
+        values = self._redis.mget([f"{_SHELF}{prefix}{n}" for n in wanted]) if wanted else []
+        found = zip(wanted, values, strict=True)
+        return {name: value.decode() for name, value in found if value is not None}
+
+    def file(self, drawer: str, name: str, value: str) -> None:
+        """Keep a text in a drawer, whose whole content can be looked through."""
+        self._redis.hset(_SHELF + drawer, name, value)
+
+    def drawer(self, drawer: str) -> dict[str, str]:
+        """Return everything in a drawer."""
+        found = self._redis.hgetall(_SHELF + drawer)
+        return {name.decode(): value.decode() for name, value in found.items()}
 
     def close(self) -> None:
         """Close the connections."""
