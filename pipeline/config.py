@@ -77,6 +77,8 @@ class Media(_Section):
     fetch_timeout_s: float = 10.0
     #: How long an upload may wait for its media before a decision says that they could not be had.
     fetch_deadline_s: float = 120.0
+    #: Whether text in pictures is read (the extra `ocr`), quoted in prompts, and judged by policies on captions.
+    read_text: bool = False
 
 
 class PoolSettings(_Section):
@@ -134,6 +136,24 @@ class Console(_Section):
     #: Share of jobs at which the model's opinion is hidden, to measure how much it sways people.
     blind: Annotated[float, Field(ge=0, le=1)] = 0.0
     session_h: Annotated[float, Field(gt=0)] = 8.0
+    #: Where people reach the console, for a provider to send them back to; without it, what their browser says.
+    url: str = ""
+
+
+class Oidc(_Section):
+    """Sign-in by an OpenID Connect provider; without an issuer there is none."""
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret: SecretStr | None = None
+    scopes: str = "openid profile"
+    #: The claim that names a person for good, and the one that lists what they are.
+    identity: str = "sub"
+    claim: str = "groups"
+    #: A value of that claim -> a role; without any, its values are the roles' own names.
+    roles: dict[str, str] = Field(default_factory=dict)
+    #: What the button says: sign in with ….
+    title: str = "your organisation"
 
 
 class Telemetry(_Section):
@@ -168,6 +188,7 @@ class Settings(BaseSettings):
     pool: PoolSettings = PoolSettings()
     stream: Stream = Stream()
     console: Console = Console()
+    oidc: Oidc = Oidc()
     telemetry: Telemetry = Telemetry()
     classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
 

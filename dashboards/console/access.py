@@ -27,6 +27,8 @@ PERMITS: Final[Mapping[str, frozenset[str]]] = {
     "health": PUBLIC,
     "sign_in_page": PUBLIC,
     "sign_in": PUBLIC,
+    "oidc_begin": PUBLIC,
+    "oidc_back": PUBLIC,
     "welcome": PUBLIC,
     "home": ANYBODY,
     "sign_out": ANYBODY,
@@ -88,11 +90,17 @@ def site_of(request: Request) -> Site:
     return site
 
 
-def begin(site: Site, person: str) -> str:
-    """Begin a session; return the cookie's value. Only its digest is kept."""
+def begin(site: Site, person: str, vouched: Account | None = None) -> str:
+    """Begin a session; return the cookie's value. Only its digest is kept.
+
+    `vouched` is what a provider said of this person; without it, the file of people says it at each request.
+    """
     token = secrets.token_urlsafe(32)
-    said = json.dumps({"person": person, "csrf": secrets.token_urlsafe(32)})
-    site.shelf.put(_session(token), said, for_s=int(site.session.total_seconds()))
+    said = {"person": person, "csrf": secrets.token_urlsafe(32)}
+    if vouched is not None:
+        said["vouched"] = vouched.model_dump_json()
+        site.know(person, vouched)
+    site.shelf.put(_session(token), json.dumps(said), for_s=int(site.session.total_seconds()))
     return token
 
 
@@ -136,7 +144,12 @@ def _visit(site: Site, token: str) -> Visit | None:
     if found is None:
         return None
     said = json.loads(found)
-    account = site.accounts.find(said["person"])
+    vouched = said.get("vouched")
+    account = (
+        site.accounts.find(said["person"])
+        if vouched is None
+        else Account.model_validate_json(vouched)
+    )
     if account is None:
         return None
     wishes = site.wishes.of(said["person"])

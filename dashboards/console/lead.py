@@ -111,14 +111,16 @@ def _state(site: Site) -> dict[str, Any]:
 
 def _people(site: Site) -> list[dict[str, str]]:
     """Return who is there. Why somebody is on a break, and what they have borne, is not a lead's to know."""
-    here = site.shelf.named("here:")
+    people = site.people()
+    here = site.shelf.several("here:", people)
+    breaks = site.shelf.several("break:", people)
     rows = []
-    for identity, account in sorted(site.accounts.all().items()):
+    for identity, account in sorted(people.items()):
         if not REVIEWING & set(account.roles):
             continue
         rest = site.desk.exposure(account.person(identity)).get("rest", "0")
         resting = float(rest) / 1000 > datetime.now(UTC).timestamp()
-        resting = resting or site.shelf.get(f"break:{identity}") is not None
+        resting = resting or identity in breaks
         state = "on break" if resting else "available" if identity in here else "away"
         rows.append({"id": identity, "name": account.name or identity, "state": state})
     return rows

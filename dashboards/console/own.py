@@ -62,7 +62,8 @@ def keep_own(
 def wellbeing_page(request: Request, site: Here, visit: Who) -> Response:
     """Show what everybody has borne, their breaks and opt-outs: for those who care for them only."""
     site.audit(visit.id, "viewed_wellbeing")
-    wishes = site.wishes.everybody()
+    people = site.people()
+    wishes = site.wishes.those_of(people)
     rows = [
         {
             **_borne(site, identity, account),
@@ -70,7 +71,7 @@ def wellbeing_page(request: Request, site: Here, visit: Who) -> Response:
             "name": account.name or identity,
             "opt_outs": wishes[identity].opt_outs if identity in wishes else (),
         }
-        for identity, account in sorted(site.accounts.all().items())
+        for identity, account in sorted(people.items())
         if REVIEWING & set(account.roles)
     ]
     return page(request, "wellbeing", visit, rows=rows, budget=site.desk.rules.budget)

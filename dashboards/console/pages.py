@@ -7,7 +7,7 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.templating import Jinja2Templates
 
-from dashboards.console.access import Visit
+from dashboards.console.access import Visit, site_of
 
 HOUSE: Final = Path(__file__).parent
 _TEMPLATES: Final = Jinja2Templates(directory=HOUSE / "templates")
@@ -29,8 +29,14 @@ def page(
         for route, path, title in _VIEWS
         if visit is not None and visit.may(route)
     ]
-    context = {"visit": visit, "views": views, **values}
+    context = {"visit": visit, "views": views, "provider": _provider(request), **values}
     return _TEMPLATES.TemplateResponse(request, f"{name}.html", context, status_code=status)
+
+
+def _provider(request: Request) -> str:
+    """Return the name of whoever else signs people in."""
+    oidc = site_of(request).oidc
+    return "" if oidc is None else oidc.settings.title
 
 
 def first_view(visit: Visit) -> str:

@@ -1,20 +1,28 @@
 """Signing in and out."""
 
+import json
 import secrets
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from dashboards.console import access
 from dashboards.console.access import COOKIE, Here, Who
 from dashboards.console.pages import first_view, page
 from dashboards.console.site import GUEST, Site
+from pipeline.errors import RefusedError
+from pipeline.people import Account
 
 #: How often one may try within so long, from one address and for one account.
 _TRIES_BY_ADDRESS: Final = 30
 _TRIES_BY_ACCOUNT: Final = 10
 _WINDOW_S: Final = 300
+_TOO_MANY: Final = "Too many tries. Wait five minutes, then try again."
+#: How long somebody may take at the provider, and the cookie that ties the attempt to their browser.
+_ERRAND_S: Final = 600
+_ERRAND: Final = "weir_errand"
+_ERRANDS_BY_ADDRESS: Final = 300
 
 routes = APIRouter(include_in_schema=True)
 
@@ -29,7 +37,7 @@ def health(site: Here) -> dict[str, str]:
 @routes.get("/sign-in", name="sign_in_page")
 def sign_in_page(request: Request) -> Response:
     """Show the form."""
-    return page(request, "sign_in", None, wrong="", identity="")
+    return _again(request, 200, "")
 
 
 @routes.post("/sign-in", name="sign_in")
@@ -46,14 +54,64 @@ def sign_in(
         site.shelf.count(f"tries:account:{identity}", within_s=_WINDOW_S) - _TRIES_BY_ACCOUNT,
     )
     if max(tries) > 0:
-        wrong = "Too many tries. Wait five minutes, then try again."
-        return page(request, "sign_in", None, status=429, wrong=wrong, identity=identity)
+        return _again(request, 429, _TOO_MANY, identity)
     if not site.accounts.knows(identity, password):
         site.audit(identity, "refused", detail=f"sign-in from {address}")
         wrong = "This name and this password do not belong together."
-        return page(request, "sign_in", None, status=401, wrong=wrong, identity=identity)
+        return _again(request, 401, wrong, identity)
     site.shelf.drop(f"tries:account:{identity}")
     return _welcome(request, site, identity)
+
+
+@routes.get("/sign-in/oidc", name="oidc_begin")
+def oidc_begin(request: Request, site: Here) -> Response:
+    """Send the browser to the provider; what it brings back must belong to this attempt of this browser."""
+    if site.oidc is None:
+        return RedirectResponse("/sign-in", status_code=303)
+    address = request.client.host if request.client else ""
+    if site.shelf.count(f"tries:oidc:{address}", within_s=_WINDOW_S) > _ERRANDS_BY_ADDRESS:
+        return _again(request, 429, _TOO_MANY)
+    try:
+        errand = site.oidc.begin(_back(request, site))
+    except RefusedError as error:
+        return _again(request, 503, str(error))
+    said = json.dumps({"nonce": errand.nonce, "verifier": errand.verifier})
+    site.shelf.put(f"errand:{errand.state}", said, for_s=_ERRAND_S)
+    answer = RedirectResponse(errand.url, status_code=303)
+    answer.set_cookie(
+        _ERRAND,
+        errand.state,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+        max_age=_ERRAND_S,
+        path="/sign-in",
+    )
+    return answer
+
+
+@routes.get("/sign-in/oidc/back", name="oidc_back")
+def oidc_back(
+    request: Request,
+    site: Here,
+    code: Annotated[str, Query(max_length=4096)] = "",
+    state: Annotated[str, Query(max_length=512)] = "",
+) -> Response:
+    """Sign in whom the provider vouches for."""
+    mine = secrets.compare_digest(request.cookies.get(_ERRAND, "").encode(), state.encode())
+    kept = site.shelf.take(f"errand:{state}") if state and mine else None
+    if kept is None or not code or site.oidc is None:
+        return _again(request, 401, "That attempt to sign in is over. Begin anew.")
+    errand = json.loads(kept)
+    try:
+        identity, account = site.oidc.finish(code, **errand, back=_back(request, site))
+    except RefusedError as error:
+        site.audit("", "refused", detail=f"sign-in by the provider: {error}")
+        return _again(request, 401, str(error))
+    if site.accounts.find(identity) is not None:
+        site.audit(identity, "refused", detail="sign-in by the provider: a local account")
+        return _again(request, 401, f"{identity} is an account of this console: use its password.")
+    return _welcome(request, site, identity, account)
 
 
 @routes.get("/welcome", name="welcome")
@@ -83,12 +141,22 @@ def sign_out(request: Request, site: Here, visit: Who) -> Response:
     return answer
 
 
-def _welcome(request: Request, site: Site, identity: str) -> Response:
-    site.audit(identity, "signed_in")
+def _again(request: Request, status: int, wrong: str, identity: str = "") -> Response:
+    return page(request, "sign_in", None, status=status, wrong=wrong, identity=identity)
+
+
+def _back(request: Request, site: Site) -> str:
+    return (site.url or str(request.base_url).rstrip("/")) + "/sign-in/oidc/back"
+
+
+def _welcome(
+    request: Request, site: Site, identity: str, vouched: Account | None = None
+) -> Response:
+    site.audit(identity, "signed_in", detail="" if vouched is None else "by the provider")
     answer = RedirectResponse("/", status_code=303)
     answer.set_cookie(
         COOKIE,
-        access.begin(site, identity),
+        access.begin(site, identity, vouched),
         httponly=True,
         samesite="lax",
         secure=request.url.scheme == "https",

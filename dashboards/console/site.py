@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import Final
 
 from dashboards.console.exposure import Clock
+from dashboards.console.oidc import Provider
 from dashboards.console.wishes import Wishes
 from pipeline import kafka
 from pipeline.audit import audit_record
@@ -37,6 +38,9 @@ class Site:
     session: timedelta = timedelta(hours=8)
     blind: float = 0.0
     invitation: str | None = None
+    oidc: Provider | None = None
+    #: Where people reach the console, where that is not what their browser says.
+    url: str = ""
     #: How people's settings are read from the log.
     told: Callable[[], list[bytes]] = list
     wishes: Wishes = field(init=False)
@@ -49,6 +53,16 @@ class Site:
         object.__setattr__(self, "secret", secret)
         object.__setattr__(self, "wishes", Wishes(self.shelf, self.desk.log, self.told))
         object.__setattr__(self, "clock", Clock(self.desk, self.shelf))
+
+    def know(self, person: str, account: Account) -> None:
+        """Remember who somebody is whom a provider vouched for, so that they are seen among the others."""
+        self.shelf.file("known", person, account.model_dump_json())
+
+    def people(self) -> dict[str, Account]:
+        """Return everybody of the file, and whoever a provider ever vouched for."""
+        known = self.shelf.drawer("known")
+        vouched = {name: Account.model_validate_json(said) for name, said in known.items()}
+        return {**vouched, **self.accounts.all()}
 
     def audit(self, by: str, what: str, *, job_id: str | None = None, detail: str = "") -> None:
         """Write down who saw or did something; what cannot be written down is not done."""
@@ -65,6 +79,7 @@ def open_site(settings: Settings) -> Site:
 
     Raises:
         PolicyError: the policies cannot be read.
+        RefusedError: sign-in by a provider is set up wrongly.
     """
     desk = open_desk(settings)
     invitation = settings.console.invitation
@@ -83,6 +98,8 @@ def open_site(settings: Settings) -> Site:
         session=timedelta(hours=settings.console.session_h),
         blind=settings.console.blind,
         invitation=invitation.get_secret_value() if invitation else None,
+        oidc=Provider(settings.oidc) if settings.oidc.issuer else None,
+        url=settings.console.url.rstrip("/"),
         told=lambda: [r.value for r in kafka.read(settings.kafka, [PEOPLE]) if r.value],
     )
 

@@ -248,7 +248,7 @@ def give_back(site: Site, visit: Visit) -> None:
 
 def paused(site: Site) -> frozenset[str]:
     """Return the queues from which the console hands out nothing."""
-    return frozenset(site.shelf.named("paused:"))
+    return frozenset(site.shelf.several("paused:", site.desk.queues))
 
 
 def _open_desk(site: Site) -> Desk:

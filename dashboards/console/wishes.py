@@ -1,7 +1,7 @@
 """What people set for themselves: on the log first, in Redis to look up."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from pipeline.desk import Log
@@ -36,11 +36,11 @@ class Wishes:
         self._log.place([preferences_record(dated)])
         self._shelf.put(f"wishes:{dated.person}", dated.model_dump_json())
 
-    def everybody(self) -> dict[str, Preferences]:
-        """Return what everybody set who set anything."""
+    def those_of(self, people: Iterable[str]) -> dict[str, Preferences]:
+        """Return what these people set, as far as they set anything."""
         if self._shelf.get(_LOADED) is None:
             self._load()
-        found = self._shelf.named("wishes:")
+        found = self._shelf.several("wishes:", people)
         return {name: Preferences.model_validate_json(text) for name, text in found.items()}
 
     def _load(self) -> None:
