@@ -4,8 +4,8 @@
 from its beginning to its end; `Topics` makes and checks topics. Topic names are given and returned without the
 configured prefix.
 
-kafka-python 3.0.12 has three faults that lose or double records and one that reads none; each is mended here and has a test of its own
-(tests/pipeline/test_kafka.py):
+kafka-python 3.0.12 has three faults that lose or double records, and one by which a member reads no more; each is
+mended here and has a test of its own (tests/pipeline/test_kafka.py):
 
 1. Offsets that the broker refused stay in the producer's transaction manager and go out with the *next* transaction,
    for partitions that another member may own by then. So a producer never outlives a transaction that failed.
@@ -22,6 +22,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -29,6 +30,7 @@ from kafka import errors as client_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
 
 from pipeline.config import Kafka
@@ -612,13 +614,40 @@ class Topics:
             ) from error
 
 
+class _TopicByTopic(CooperativeStickyAssignor):  # type: ignore[misc]
+    """Shares out each topic by itself; the client's own counts partitions of all topics alike.
+
+    Otherwise one member may get all uploads, and another as many partitions of a topic on which nothing happens.
+    """
+
+    def assign(self, cluster: Any, members: Sequence[Any]) -> dict[str, ConsumerProtocolAssignment]:
+        """Return what each member gets in this round."""
+        shares: dict[str, list[tuple[str, list[int]]]] = {m.member_id: [] for m in members}
+        for topic in sorted({topic for member in members for topic in member.metadata.topics}):
+            interested = [_as_to(m, topic) for m in members if topic in m.metadata.topics]
+            for member_id, share in super().assign(cluster, interested).items():
+                shares[member_id].append((topic, [tp.partition for tp in share.partitions()]))
+        return {
+            member_id: ConsumerProtocolAssignment(
+                self.version, [(topic, parts) for topic, parts in share if parts], b""
+            )
+            for member_id, share in shares.items()
+        }
+
+
+def _as_to(member: Any, topic: str) -> SimpleNamespace:
+    owned = [tp for tp in member.metadata.owned_partitions or () if tp.topic == topic]
+    metadata = SimpleNamespace(topics=[topic], owned_partitions=owned, generation_id=-1)
+    return SimpleNamespace(member_id=member.member_id, metadata=metadata)
+
+
 class _Events(ConsumerRebalanceListener):  # type: ignore[misc]
     """Keeps which partitions were taken away; the client calls it from a thread of its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._gone: set[TopicPartition] = set()
-        self.assignor = CooperativeStickyAssignor()
+        self.assignor = _TopicByTopic()
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         with self._lock:

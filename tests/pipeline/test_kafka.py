@@ -12,7 +12,7 @@ from kafka.admin import MemberToRemove
 from pipeline.config import Kafka
 from pipeline.errors import AbortedError, FencedError, KafkaError
 from pipeline.kafka import Member, Producer, Topics, read
-from pipeline.messages import DECISIONS, UPLOADS
+from pipeline.messages import DECISIONS, RESCORE, UPLOADS
 from pipeline.records import Mark, Outgoing, Partition, Polled, Record
 from pipeline.topics import plan, problems
 
@@ -247,6 +247,27 @@ def test_two_members_share_and_hand_over(kafka_settings: Kafka) -> None:
 def _poll_until(link: Member, stop: threading.Event) -> None:
     while not stop.is_set():
         link.poll(timeout_s=0.1, max_records=10)
+
+
+def test_every_topic_is_shared_out_by_itself(kafka_settings: Kafka) -> None:
+    """Two members of two topics get half of each, not a topic each."""
+    topics = [UPLOADS, RESCORE]
+    links = [Member(kafka_settings, topics, group="g", instance=name) for name in ("a", "b")]
+    stop = threading.Event()
+    beside = threading.Thread(target=_poll_until, args=(links[1], stop))
+    beside.start()
+    try:
+        until(
+            lambda: len(links[0].held()) == len(links[1].held()) == len(topics),
+            turn=lambda: links[0].poll(timeout_s=0.1, max_records=10),
+        )
+        for link in links:
+            assert sorted(place.topic for place in link.held()) == sorted(topics)
+    finally:
+        stop.set()
+        beside.join()
+        for link in links:
+            link.close()
 
 
 def test_a_restart_takes_its_partitions_back_at_once(kafka_settings: Kafka) -> None:

@@ -171,8 +171,8 @@ class Scene:
             "WEIR_KAFKA_SESSION_S": str(SESSION_S),
             "WEIR_POOL_ADDRESS": ray or "",
             "WEIR_POOL_NAMESPACE": settings.topic_prefix.strip("."),
-            # Half of what arrives, so that there is always work in hand.
-            "WEIR_POOL_BATCH": "12",
+            # Less than what arrives, so that there is always work in hand.
+            "WEIR_POOL_BATCH": "20",
             # Five deaths in a row may well put a partition under suspicion: this many are then worked one by one.
             "WEIR_KAFKA_MAX_IN_FLIGHT": "128" if fault == "none" else "512",
             "WEIR_STREAM_RATIONALE_WAIT_S": "0",
