@@ -166,7 +166,9 @@ def _decision(d: Decision) -> dict[str, Any]:
         "findings": [
             {
                 **f.model_dump(
-                    mode="json", exclude={"interval", "rationale", "evidence"}, warnings=False
+                    mode="json",
+                    exclude={"interval", "whole", "rationale", "evidence"},
+                    warnings=False,
                 ),
                 "low": None if f.interval is None else f.interval[0],
                 "high": None if f.interval is None else f.interval[1],

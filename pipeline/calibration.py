@@ -6,7 +6,7 @@ classifier digest, and to nothing else.
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -81,6 +81,8 @@ class Kept(BaseModel):
     bound: float
     labels_needed: int = 0
     kind: str = ""
+    #: How often the single answers that prove it may be wrong; 0: they are adjudicated.
+    reviewer_error: float = 0.0
 
 
 class Calibration(BaseModel):
@@ -153,10 +155,12 @@ class Calibrations:
         interval: tuple[float, float] | None
         thresholds: dict[Precision | MissRate, float | None]
         if calibration is None:
-            probability, interval, freshness = logistic(score), None, "none"
+            meaning: Callable[[float], float] = logistic
+            probability, interval, freshness = meaning(score), None, "none"
             thresholds = {}
         else:
-            probability = calibration.curve.at(score)
+            meaning = calibration.curve.at
+            probability = meaning(score)
             low, high = calibration.low.at(score), calibration.high.at(score)
             interval = (min(low, probability), max(high, probability))
             current = (
@@ -176,6 +180,8 @@ class Calibrations:
             interval=interval,
             media=classification.media,
             time_s=classification.time_s,
+            box=classification.box,
+            whole=None if classification.whole is None else meaning(classification.whole),
             thresholds=thresholds,
         )
 

@@ -53,6 +53,9 @@ class Answer:
     interval: tuple[float, float] | None = None
     media: int | None = None
     time_s: float | None = None
+    box: tuple[float, float, float, float] | None = None
+    #: The probability of the picture read whole, where it was read in tiles as well.
+    whole: float | None = None
     #: The thresholds that keep promises of bands; a promise that is missing, or None, is not kept.
     thresholds: Mapping[Precision | MissRate, float | None] = field(default_factory=dict)
 
@@ -88,15 +91,17 @@ def decide(
     origin: Origin,
     now: datetime,
     uncovered: Collection[str] = (),
+    text_found: bool = False,
 ) -> Decision:
     """Return the strictest action that any live question asks for, and every question's finding.
 
-    `uncovered` names the policies that no configured classifier can judge.
+    `uncovered` names the policies that no configured classifier can judge; `text_found` says that text was read from
+    the media, which questions about captions are then asked of.
     """
     # A score that is no number is no answer.
     by_question = {a.question: a for a in answers if 0.0 <= a.probability <= 1.0}
     context = event.context.values()
-    asked = questions_for(event, policies, uncovered=uncovered)
+    asked = questions_for(event, policies, uncovered=uncovered, text_found=text_found)
     # Beyond its share of a rollout a policy is a shadow: its findings are recorded, and nothing follows.
     live = [(p, q) for p, q in asked if p.status is Status.LIVE and p.acts_on(event.content_id)]
     # Silence is not consent: a live question without an answer falls to its policy's `when_unavailable`.
@@ -217,7 +222,11 @@ def for_people(decision: Decision, event: UploadEvent, policies: PolicySet) -> D
 
 
 def questions_for(
-    event: UploadEvent, policies: PolicySet, *, uncovered: Collection[str] = ()
+    event: UploadEvent,
+    policies: PolicySet,
+    *,
+    uncovered: Collection[str] = (),
+    text_found: bool = False,
 ) -> tuple[tuple[Policy, Question], ...]:
     """Return every question that this event is asked, with its policy.
 
@@ -225,15 +234,12 @@ def questions_for(
     that bind only where the content will not be shown.
     """
     shown = event.context.regions
-    key = ("asked", bool(event.media), bool(event.text), frozenset(uncovered))
+    text = bool(event.text) or text_found
+    key = ("asked", bool(event.media), text, frozenset(uncovered))
     if shown is None and key in policies.remembered:
         known: tuple[tuple[Policy, Question], ...] = policies.remembered[key]
         return known
-    has = {
-        part
-        for part, there in (("image", bool(event.media)), ("caption", bool(event.text)))
-        if there
-    }
+    has = {part for part, there in (("image", bool(event.media)), ("caption", text)) if there}
     found = tuple(
         (policy, question)
         for policy in policies
@@ -282,7 +288,9 @@ def judge(
     tested = language is None or not policy.languages or language in policy.languages
     # What needs approval acts only once people have said so.
     trusted = answer.calibration == "fresh" or rule.acts_uncalibrated
-    may_act = tested and trusted and not rule.approval
+    # Read whole, the picture would pass: what one of its tiles alone shows, a person decides.
+    at_odds = answer.whole is not None and answer.whole < review_at <= answer.probability
+    may_act = tested and trusted and not rule.approval and not at_odds
     probability = answer.probability
     if act_at is not None and probability >= act_at and may_act:
         # A hold always has an exit.
@@ -301,7 +309,7 @@ def judge(
             rule=rule,
             action=rule.meanwhile,
             acts=False,
-            review="band",
+            review="disagreement" if at_odds else "band",
             probability=probability,
         )
     return Judgement(
@@ -432,9 +440,10 @@ def _finding(
             "calibration": answer.calibration,
             "answered_by": answer.answered_by,
             "outcome": _outcome(judgement),
+            "whole": answer.whole,
             "evidence": ()
             if answer.media is None
-            else (Evidence(media=answer.media, time_s=answer.time_s),),
+            else (Evidence(media=answer.media, time_s=answer.time_s, box=answer.box),),
         }
     )
     return found

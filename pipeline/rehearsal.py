@@ -11,16 +11,18 @@ import numpy as np
 
 from pipeline import recordings
 from pipeline.calibration import Calibrations
+from pipeline.cascading import settling
 from pipeline.golden import Outcome, judge, questions_of
 from policies.cases import FOLDER, Case, CaseFile
 from policies.notation import nearest
-from policies.question import Question
-from policies.schema import Policy
+from policies.question import Part, Question
+from policies.schema import Policy, PolicySet
 from workers.bounds import Bounds
-from workers.classifier import Classification, Classifier, Item, Picture, asked
+from workers.classifier import Classification, Classifier, Item, Picture
 from workers.errors import MediaRefusedError, WorkerError
 from workers.folder import FolderStore
 from workers.media import prepare
+from workers.passage import legs_for, without
 from workers.upload import Location, Upload
 
 #: Where drawings stand on a picture, by how many they are: centre and width, as shares of its side.
@@ -53,7 +55,7 @@ class Rehearsal:
         for name, case in file.cases.items():
             started_s = time.perf_counter()
             try:
-                answers = self._ask(case, policy.questions)
+                answers = self._ask(case, policy)
             except WorkerError as error:
                 outcome = Outcome(
                     policy=policy.policy, case=name, status="silent", why=(str(error),), answers={}
@@ -83,7 +85,9 @@ class Rehearsal:
             else:
                 yield self._judged(policy, name, case, answers)
 
-    def _ask(self, case: Case, questions: Sequence[Question]) -> list[Answered]:
+    def _ask(self, case: Case, policy: Policy) -> list[Answered]:
+        questions = policy.questions
+        settles = settling(lambda: self.calibrations, PolicySet((policy,)), lambda: self.now)
         prepared = prepare(
             Upload(key=0, media=tuple(Location(uri=name) for name in case.media)),
             FolderStore(self.folder / FOLDER),
@@ -93,21 +97,29 @@ class Rehearsal:
         if case.drawings:
             pictures = (*pictures, drawn(case.drawings, media=len(case.media)))
         item = Item(pictures=pictures, caption=case.text)
+        parts: set[Part] = set()
+        if pictures:
+            parts.add("image")
+        if case.text:
+            parts.add("caption")
+        known = [
+            (c.reads, [c.covers(question) for question in questions]) for c in self.classifiers
+        ]
+        legs = legs_for(questions, frozenset(parts), known, cascade=True) or []
         answered: dict[str, Answered] = {}
-        for classifier in self.classifiers:
-            open_to_it = [
-                question
-                for question in questions
-                if question.id not in answered
-                and classifier.covers(question)
-                and asked(question, item, classifier.reads)
-            ]
-            if not open_to_it:
-                continue
-            by_id: Mapping[str, Question] = {question.id: question for question in open_to_it}
-            (found,) = classifier.classify([item], open_to_it)
+        while legs:
+            classifier = self.classifiers[legs[0].classifier]
+            by_id = {questions[number].id: number for number in legs[0].questions}
+            (found,) = classifier.classify([item], [questions[n] for n in by_id.values()])
             for answer in found:
-                answered[answer.question] = (by_id[answer.question], answer, classifier.digest)
+                question = questions[by_id[answer.question]]
+                answered[answer.question] = (question, answer, classifier.digest)
+            settled = {
+                by_id[answer.question]
+                for answer in found
+                if settles(questions[by_id[answer.question]], answer, classifier.digest)
+            }
+            legs = without(legs[1:], settled)
         return list(answered.values())
 
     def _judged(

@@ -111,6 +111,7 @@ def run_uploads(
         limits=Limits(
             max_in_flight=settings.kafka.max_in_flight,
             rationale_wait_s=settings.stream.rationale_wait_s,
+            read_text=settings.media.read_text,
             fetch_deadline_s=settings.media.fetch_deadline_s,
             max_rescores=settings.stream.max_rescores,
         ),

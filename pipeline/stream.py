@@ -24,6 +24,7 @@ from typing import Final
 from pipeline import telemetry
 from pipeline.away import Away
 from pipeline.calibration import Calibrations
+from pipeline.cascading import settling
 from pipeline.checkpoint import Checkpoint, Note
 from pipeline.decide import decide, for_people, hold, questions_for
 from pipeline.errors import AbortedError
@@ -81,6 +82,8 @@ class Limits:
     rationale_wait_s: float = 20.0
     fetch_deadline_s: float = 120.0
     max_rescores: int = 5
+    #: Whether text in media is read, which questions about captions are then asked of.
+    read_text: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +227,10 @@ class Stream:
             batches.setdefault((id(job.coverage), job.alone), []).append(job)
         for (_, alone), batch in batches.items():
             questions = batch[0].coverage.asked
-            self._pool.submit([_upload(job) for job in batch], questions, alone=alone)
+            settle = settling(self._calibrations, batch[0].policies, self._now)
+            self._pool.submit(
+                [_upload(job) for job in batch], questions, alone=alone, settle=settle
+            )
             telemetry.BATCH.observe(len(batch))
 
     def collect(self) -> None:
@@ -370,7 +376,13 @@ class Stream:
         return found
 
     def _asked(self, job: Job) -> bool:
-        return bool(questions_for(job.event, job.policies, uncovered=job.coverage.uncovered))
+        found = questions_for(
+            job.event,
+            job.policies,
+            uncovered=job.coverage.uncovered,
+            text_found=self._limits.read_text and bool(job.event.media),
+        )
+        return bool(found)
 
     def _judged(self, job: Job, judged: Judged) -> None:
         fault = judged.fault
@@ -441,6 +453,7 @@ class Stream:
             ),
             now=now,
             uncovered=job.coverage.uncovered,
+            text_found=bool(judged.text_in_image),
         )
         spoken = [f.question for f in decision.findings if f.outcome != "none"]
         if spoken and self._limits.rationale_wait_s > 0:

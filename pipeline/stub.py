@@ -12,7 +12,7 @@ from pipeline.errors import AbortedError
 from pipeline.records import Mark, Outgoing, Partition, Polled, Record
 from policies.question import Question
 from workers.classifier import Classification
-from workers.upload import Explained, Judged, Upload
+from workers.upload import Explained, Judged, Settle, Upload
 
 
 class StubBroker:
@@ -155,9 +155,15 @@ class StubPool:
         return True
 
     def submit(
-        self, uploads: Sequence[Upload], questions: Sequence[Question], *, alone: bool = False
+        self,
+        uploads: Sequence[Upload],
+        questions: Sequence[Question],
+        *,
+        alone: bool = False,
+        settle: Settle | None = None,
     ) -> None:
-        """Judge uploads at once, or keep them while `holding`."""
+        """Judge uploads at once, or keep them while `holding`; one classifier's answer is always enough."""
+        del settle
         for upload in uploads:
             self.submitted.append((upload.key, alone))
             self._held[upload.key] = (upload, tuple(questions))

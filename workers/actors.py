@@ -72,10 +72,11 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One upload as it travels to a classifier: a reference to its pictures, and its text."""
+    """One upload as it travels to a classifier: a reference to its pictures, its text, and the text in them."""
 
     pictures: Any
     caption: str
+    text_in_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,8 @@ class Lost:
 class Answers:
     """What a classifier answered: a row for each question, an error or `Lost` for each upload.
 
-    Rows are plain tuples, in the order of `Classification`'s fields: they pass between processes several times faster.
+    Rows are plain tuples, in the order of `Classification`'s fields (the last two only where pictures are read in
+    tiles): they pass between processes several times faster.
     """
 
     by_upload: tuple[tuple[tuple[Any, ...], ...] | WorkerError | Lost, ...]
@@ -271,7 +273,7 @@ class Judge:
             items.append(
                 pictures
                 if isinstance(pictures, Lost)
-                else Item(pictures=pictures, caption=one.caption)
+                else Item(pictures=pictures, caption=one.caption, text_in_image=one.text_in_image)
             )
         return items
 
@@ -299,13 +301,23 @@ class Judge:
 
 
 def _row(found: Classification) -> tuple[Any, ...]:
-    return found.question, found.score, found.media, found.time_s, found.mass
+    row = (found.question, found.score, found.media, found.time_s, found.mass)
+    return row if found.whole is None else (*row, found.whole, found.box)
 
 
 def classification(row: tuple[Any, ...]) -> Classification:
     """Return the classification that a row of `Answers` stands for."""
-    question, score, media, time_s, mass = row
-    return Classification(question=question, score=score, media=media, time_s=time_s, mass=mass)
+    question, score, media, time_s, mass, *tiles = row
+    whole, box = tiles or (None, None)
+    return Classification(
+        question=question,
+        score=score,
+        media=media,
+        time_s=time_s,
+        mass=mass,
+        whole=whole,
+        box=box,
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -325,6 +337,7 @@ class Kept:
     bytes: int
     media_digests: tuple[str, ...]
     stages_ms: tuple[tuple[str, float], ...]
+    text_in_image: str = ""
 
 
 class Preparer:
@@ -338,7 +351,10 @@ class Preparer:
         watch: Watch,
         node: str,
         keep: Callable[[tuple[Picture, ...]], Any],
+        text: Callable[[Sequence[Picture]], str] | None = None,
     ) -> None:
+        """Make it; `text` returns the text in pictures, None where it is not wanted."""
+        self._text = text
         self._store = store
         self._bounds = bounds
         self._watch = watch
@@ -402,12 +418,19 @@ class Preparer:
         started_s = time.perf_counter()
         prepared: Prepared = prepare(upload, self._store, self._bounds)
         size = sum(picture.pixels.nbytes for picture in prepared.pictures)
+        stages_ms = prepared.stages_ms
+        text = ""
+        if self._text is not None and prepared.pictures:
+            reading_s = time.perf_counter()
+            text = self._text(prepared.pictures)
+            stages_ms += (("ocr", round((time.perf_counter() - reading_s) * _MS, 3)),)
         pictures = self._keep(prepared.pictures) if prepared.pictures else None
         spent_ms = (time.perf_counter() - started_s) * _MS
-        known_ms = sum(ms for _, ms in prepared.stages_ms)
+        known_ms = sum(ms for _, ms in stages_ms)
         return Kept(
             pictures=pictures,
             bytes=size,
             media_digests=prepared.media_digests,
-            stages_ms=(*prepared.stages_ms, ("keep", round(max(0.0, spent_ms - known_ms), 3))),
+            stages_ms=(*stages_ms, ("keep", round(max(0.0, spent_ms - known_ms), 3))),
+            text_in_image=text,
         )

@@ -16,6 +16,9 @@ from policies.question import Part, Question
 #: One decoded picture: height × width × 3, RGB.
 Pixels = NDArray[np.uint8]
 
+#: A place in a picture: left, top, right, bottom as shares (0 to 1) of it.
+Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -41,6 +44,8 @@ class Classification:
 
     `score` is a log-odds (of Yes against No); `media` and `time_s` say which picture it is highest on, None where
     the answer came from text alone; `mass` is the probability that Yes and No had together, where that is known.
+    Where pictures are read in tiles as well, `whole` is what the whole alone gave, and `box` is the tile that the
+    score comes from, None where it comes from the whole.
     """
 
     question: str
@@ -48,6 +53,8 @@ class Classification:
     media: int | None = None
     time_s: float | None = None
     mass: float | None = None
+    whole: float | None = None
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +70,7 @@ class Rationale:
     text: str
     supported: bool
     media: int | None = None
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
 
 
 class Classifier(Protocol):

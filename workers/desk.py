@@ -19,7 +19,7 @@ from workers.crew import Hands, Patience
 from workers.dispatch import Dispatch, Sizes
 from workers.passage import Passage, Questions
 from workers.spec import ClassifierSpec
-from workers.upload import Explained, Judged, Upload
+from workers.upload import Explained, Judged, Settle, Upload
 
 #: How often the book-keeping looks at what is due.
 _TICK_S: Final = 0.05
@@ -117,13 +117,24 @@ class Desk:
         return True
 
     def submit(
-        self, uploads: Sequence[Upload], questions: Sequence[Question], *, alone: bool = False
+        self,
+        uploads: Sequence[Upload],
+        questions: Sequence[Question],
+        *,
+        alone: bool = False,
+        settle: Settle | None = None,
     ) -> None:
-        """Start judging uploads; `alone` puts each upload into a call of its own."""
+        """Start judging uploads; `alone` puts each upload into a call of its own, `settle` makes a cascade."""
         asked = self._question_set(questions)
         now_s = time.monotonic()
         passages = [
-            Passage(upload=upload, questions=asked, alone=alone, since_s=now_s)
+            Passage(
+                upload=upload,
+                questions=asked,
+                alone=alone,
+                since_s=now_s,
+                settle=settle if len(self._specs) > 1 else None,
+            )
             for upload in uploads
         ]
         with self._lock:

@@ -15,7 +15,7 @@ from workers.classifier import Rationale
 from workers.crew import Calls, Crew, Hands, Patience
 from workers.errors import ClassifierUnavailableError, WorkerError
 from workers.judging import Bench
-from workers.passage import Leg, Passage, Questions, legs_for
+from workers.passage import Leg, Passage, Questions, legs_for, without
 from workers.preparing import Preparing
 from workers.scaling import Scale
 from workers.upload import Explained, Judged
@@ -65,7 +65,7 @@ class Dispatch:
         self._out = out
         self._patience = patience
         self._lessons: dict[str, Questions] = {}
-        self._legs: dict[tuple[str, frozenset[Part]], list[Leg]] = {}
+        self._legs: dict[tuple[str, frozenset[Part], bool], list[Leg]] = {}
         self._unrouted: deque[Passage] = deque()
         self._window = Window(uploads=sizes.window, size_bytes=sizes.window_bytes)
         calls = Calls()
@@ -211,14 +211,26 @@ class Dispatch:
         now_s: float,
     ) -> None:
         """Take the answers to one upload's questions, and let it go on."""
-        for row in rows:
-            found = classification(row)
+        answers = [classification(row) for row in rows]
+        if passage.answers:
+            # In a cascade a later answer takes the place of an earlier one.
+            again = {found.question for found in answers}
+            passage.answers = [a for a in passage.answers if a.question not in again]
+        for found in answers:
             passage.answers.append(found)
             passage.answered_by[found.question] = bench.digest
             passage.answered_at[found.question] = bench
         passage.stages_ms += stages_ms
         passage.since_s = now_s
         passage.legs = (passage.legs or [])[1:]
+        if passage.settle is not None and passage.legs:
+            settled = {
+                number
+                for number, question in enumerate(passage.questions.all)
+                for found in answers
+                if found.question == question.id and passage.settle(question, found, bench.digest)
+            }
+            passage.legs = without(passage.legs, settled)
         self._route(passage)
 
     def lost(self, passage: Passage, now_s: float, *, counts: bool = True) -> None:
@@ -287,6 +299,7 @@ class Dispatch:
             self._want_reasons(passage)
             return
         passage.media_digests = kept.media_digests
+        passage.text_in_image = kept.text_in_image
         passage.stages_ms += kept.stages_ms
         self._route(passage)
 
@@ -307,18 +320,20 @@ class Dispatch:
 
     def _legs_of(self, passage: Passage) -> list[Leg] | None:
         digest, parts = passage.questions.digest, passage.parts
-        if (digest, parts) not in self._legs:
+        cascade = passage.settle is not None
+        key = digest, parts, cascade
+        if key not in self._legs:
             known = [
                 (bench.reads, bench.covers[digest])
                 if bench.reads is not None and digest in bench.covers
                 else None
                 for bench in self.benches
             ]
-            legs = legs_for(passage.questions.all, parts, known)
+            legs = legs_for(passage.questions.all, parts, known, cascade=cascade)
             if legs is None:
                 return None
-            self._legs[digest, parts] = legs
-        return self._legs[digest, parts]
+            self._legs[key] = legs
+        return self._legs[key]
 
     def _hand_over(self, passage: Passage) -> None:
         if len(self.benches) > 1:
@@ -331,6 +346,7 @@ class Dispatch:
             classifications=tuple(passage.answers),
             answered_by=passage.answered_by,
             media_digests=passage.media_digests,
+            text_in_image=passage.text_in_image,
             stages_ms=tuple(passage.stages_ms),
         )
         self._out.hand_over(passage, judged)

@@ -173,7 +173,7 @@ class Bench:
         number = self.crew.give(
             member,
             "classify_suspect" if alone else "classify",
-            (*kind, [Seen(p.pictures, p.upload.caption) for p in group]),
+            (*kind, [_seen(p) for p in group]),
             done=partial(self._came, batch, member),
             failed=partial(self._failed, batch),
             uploads=len(group),
@@ -310,11 +310,15 @@ class Bench:
         self.crew.give(
             member,
             "explain",
-            (Seen(passage.pictures, passage.upload.caption), findings),
+            (_seen(passage), findings),
             done=done,
             failed=failed,
             uploads=1,
         )
+
+
+def _seen(passage: Passage) -> Seen:
+    return Seen(passage.pictures, passage.upload.caption, passage.text_in_image)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

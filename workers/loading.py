@@ -1,16 +1,24 @@
 """From a configured classifier to one that answers; heavy libraries load only when asked to."""
 
+from dataclasses import replace
+
+from workers import tiles
 from workers.classifier import Classifier
 from workers.errors import CheckpointError
 from workers.spec import ClassifierSpec
 
 
 def load(spec: ClassifierSpec) -> Classifier:
-    """Return the classifier, its model loaded.
+    """Return the classifier, its model loaded, reading pictures in tiles too where its options say so.
 
     Raises:
         CheckpointError: the model or its settings are unusable; says what to mend.
     """
+    own = {name: value for name, value in spec.options.items() if name not in tiles.OPTIONS}
+    return tiles.tiled(_load(replace(spec, options=own)), spec.options)
+
+
+def _load(spec: ClassifierSpec) -> Classifier:
     if spec.kind == "stub":
         from workers.stub import StubClassifier
 

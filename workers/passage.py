@@ -1,14 +1,14 @@
 """One upload's way through the workers, as the pool keeps book of it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from policies.question import Part, Question
 from workers.classifier import Classification, Rationale
-from workers.upload import Upload
+from workers.upload import Settle, Upload
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,15 @@ class Passage:
     upload: Upload
     questions: Questions
     alone: bool
+    #: Says whether an answer is enough; None: it always is.
+    settle: Settle | None = None
     #: When it began to wait for whatever it waits for now; monotonic.
     since_s: float
     #: A reference to its pictures in the object store, and how large they are.
     pictures: Any = None
     pictures_bytes: int = 0
     media_digests: tuple[str, ...] = ()
+    text_in_image: str = ""
     stages_ms: list[tuple[str, float]] = field(default_factory=list)
     legs: list[Leg] | None = None
     answers: list[Classification] = field(default_factory=list)
@@ -72,7 +75,7 @@ class Passage:
         parts: set[Part] = set()
         if self.pictures is not None:
             parts.add("image")
-        if self.upload.caption:
+        if self.upload.caption or self.text_in_image:
             parts.add("caption")
         return frozenset(parts)
 
@@ -81,13 +84,15 @@ def legs_for(
     questions: Sequence[Question],
     parts: frozenset[Part],
     classifiers: Sequence[tuple[frozenset[Part], Sequence[bool]] | None],
+    *,
+    cascade: bool = False,
 ) -> list[Leg] | None:
     """Return which classifier is asked which questions about an upload that has these parts.
 
     Each question goes to the first classifier that covers it and reads all of the parts that both the question and
     the upload have; if there is none, to the first that covers it and reads any of them. `classifiers` gives what
     each one reads and which questions it covers; None where that is not known yet. Returns None if that has to be
-    known first.
+    known first. In a cascade a question goes to every classifier that covers it and reads all of those parts.
     """
     legs: dict[int, list[int]] = {}
     for number, question in enumerate(questions):
@@ -95,6 +100,7 @@ def legs_for(
         if not needed:
             continue
         second: int | None = None
+        found = False
         for index, known in enumerate(classifiers):
             if known is None:
                 return None
@@ -103,9 +109,20 @@ def legs_for(
                 continue
             if needed <= reads:
                 legs.setdefault(index, []).append(number)
-                break
+                found = True
+                if not cascade:
+                    break
+                continue
             second = index if second is None else second
-        else:
-            if second is not None:
-                legs.setdefault(second, []).append(number)
+        if not found and second is not None:
+            legs.setdefault(second, []).append(number)
     return [Leg(index, tuple(numbers)) for index, numbers in sorted(legs.items())]
+
+
+def without(legs: Sequence[Leg], settled: Collection[int]) -> list[Leg]:
+    """Return the legs that are left once these questions need no further answer."""
+    rest = [
+        Leg(leg.classifier, tuple(number for number in leg.questions if number not in settled))
+        for leg in legs
+    ]
+    return [leg for leg in rest if leg.questions]

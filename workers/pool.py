@@ -44,6 +44,7 @@ from workers.dispatch import Sizes
 from workers.errors import ClassifierUnavailableError
 from workers.fingerprint import of_classifier, of_code, of_values
 from workers.loading import load
+from workers.signals.ocr import TextReader
 from workers.spec import ClassifierSpec
 from workers.store import Access, open_stores
 
@@ -80,6 +81,7 @@ class PoolOptions:
         num_gpus: Of each classifier worker; fractions share a GPU.
         threads: CPU threads of each classifier worker; None: all cores, shared out.
         idle_s: How long workers live that nobody uses.
+        read_text: Whether text in pictures is read; needs the extra `ocr`.
         object_store_bytes: Of a Ray that is started here.
     """
 
@@ -90,6 +92,7 @@ class PoolOptions:
     num_gpus: float = 0.0
     threads: int | None = None
     idle_s: float = 600.0
+    read_text: bool = False
     object_store_bytes: int = 512_000_000
 
 
@@ -105,13 +108,20 @@ class JudgeActor(Judge):
 class PreparerActor(Preparer):
     """A preparer of media in a process of its own."""
 
-    def __init__(self, access: Access, bounds: Bounds, idle_s: float) -> None:
+    def __init__(
+        self,
+        access: Access,
+        bounds: Bounds,
+        read_text: bool,  # noqa: FBT001 -- Ray hands arguments on by place
+        idle_s: float,
+    ) -> None:
         super().__init__(
             open_stores(access),
             bounds,
             watch=Watch(idle_s, _leave),
             node=_own_node(),
             keep=ray.put,
+            text=TextReader().read if read_text else None,
         )
 
 
@@ -280,11 +290,13 @@ def _roles(
         )
         for index, spec in enumerate(specs)
     }
-    told = of_values(access.folder, access, access.access_key, access.secret_key, bounds)
+    told = of_values(
+        access.folder, access, access.access_key, access.secret_key, bounds, options.read_text
+    )
     roles["preparer"] = _Role(
         actor=preparer,
         name=f"preparer:{told}:{of_code()}",
-        arguments=(access, bounds),
+        arguments=(access, bounds, options.read_text),
         least=options.sizes.preparers[0],
     )
     roles["quarantine"] = replace(roles["preparer"], shared=False, least=1)

@@ -1,6 +1,6 @@
 """How the pipeline and the pool of workers talk: references in, judgements out; never pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,13 +32,14 @@ class Judged:
     """What the workers say of one upload: classifications, or the fault that prevented them.
 
     `answered_by` gives the classifier digest of each answered question. `media_digests` are `sha256:…` of the bytes
-    that were judged. `stages_ms` says how long each stage took.
+    that were judged; `text_in_image` is what was read from their pictures. `stages_ms` says how long each stage took.
     """
 
     key: int
     classifications: tuple[Classification, ...] = ()
     answered_by: Mapping[str, str] = field(default_factory=dict)
     media_digests: tuple[str, ...] = ()
+    text_in_image: str = ""
     stages_ms: tuple[tuple[str, float], ...] = ()
     fault: WorkerError | None = None
 
@@ -50,6 +51,10 @@ class Explained:
     key: int
     rationales: tuple[Rationale, ...] = ()
     stages_ms: tuple[tuple[str, float], ...] = ()
+
+
+#: Whether the answer of the classifier with this digest is enough, so that no later one is asked.
+Settle = Callable[[Question, Classification, str], bool]
 
 
 class Pool(Protocol):
@@ -67,9 +72,18 @@ class Pool(Protocol):
         ...
 
     def submit(
-        self, uploads: Sequence[Upload], questions: Sequence[Question], *, alone: bool = False
+        self,
+        uploads: Sequence[Upload],
+        questions: Sequence[Question],
+        *,
+        alone: bool = False,
+        settle: Settle | None = None,
     ) -> None:
-        """Start judging uploads; `alone` puts each upload into a call of its own."""
+        """Start judging uploads; `alone` puts each upload into a call of its own.
+
+        With `settle`, a question goes on to the next classifier that covers it until an answer is enough; the last
+        one's stands. Without it the first classifier's answer stands.
+        """
         ...
 
     def finished(self, *, timeout_s: float = 0.0) -> list[Judged]:

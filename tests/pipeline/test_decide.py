@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -328,3 +329,36 @@ def test_approval_waits_for_people() -> None:
     assert decision.action is Action.HOLD
     assert decision.review is not None
     assert decision.labels == ()
+
+
+@pytest.mark.parametrize(
+    ("whole", "action", "reason"),
+    [(None, Action.REMOVE, None), (0.1, Action.HOLD, "disagreement"), (0.4, Action.REMOVE, None)],
+)
+def test_what_only_a_tile_shows_a_person_decides(
+    whole: float | None, action: Action, reason: str | None
+) -> None:
+    """Where the picture read whole would pass, a sure tile does not act by itself: it is a job."""
+    decision = outcome(replace(answer(probability=0.95), whole=whole))
+
+    assert (decision.action, decision.review and decision.review.reason) == (action, reason)
+    assert decision.findings[0].whole == whole
+
+
+def test_text_read_from_media_is_asked_about() -> None:
+    """A question about captions counts for a picture with text in it, and only for that."""
+    rule = policy("insults", reads=["caption"])
+    picture = event(text="", media=({"uri": "a.png"},))
+
+    def decided(*, text_found: bool) -> Decision:
+        return decide(
+            picture,
+            [answer("insults", 0.95)] if text_found else [],
+            PolicySet((rule,)),
+            origin=ORIGIN,
+            now=NOW,
+            text_found=text_found,
+        )
+
+    assert decided(text_found=True).action is Action.REMOVE
+    assert (decided(text_found=False).action, decided(text_found=False).unjudged) == ("allow", ())

@@ -23,7 +23,7 @@ from workers.crew import Failed, Failure, Patience, Pulse
 from workers.dispatch import Dispatch, Sizes
 from workers.errors import MediaRefusedError, WorkerError
 from workers.passage import Passage, Questions
-from workers.upload import Explained, Judged, Location, Upload
+from workers.upload import Explained, Judged, Location, Settle, Upload
 
 #: Calls that are answered while an actor is at another one.
 _ASIDE = frozenset({"pulse", "describe", "turn", "go"})
@@ -113,10 +113,16 @@ class World:
 
     # What tests do.
 
-    def submit(self, *uploads: Upload, alone: bool = False) -> None:
+    def submit(self, *uploads: Upload, alone: bool = False, settle: Settle | None = None) -> None:
         """Submit uploads as the pool does."""
         passages = [
-            Passage(upload=upload, questions=QUESTIONS, alone=alone, since_s=self.now_s)
+            Passage(
+                upload=upload,
+                questions=QUESTIONS,
+                alone=alone,
+                since_s=self.now_s,
+                settle=settle,
+            )
             for upload in uploads
         ]
         self.passages.update((passage.upload.key, passage) for passage in passages)

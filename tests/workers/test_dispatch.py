@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.question import Question
 from tests.workers.simulated import QUESTIONS, World, picture, text
+from workers.classifier import Classification
 from workers.dispatch import Sizes
 from workers.errors import (
     ClassifierUnavailableError,
@@ -368,3 +370,25 @@ def _rightly(judged: Judged, fault: type[WorkerError] | None) -> None:
     assert found in {fault, ClassifierUnavailableError}, judged
     if found is None:
         assert [c.question for c in judged.classifications] == [q.id for q in QUESTIONS.all]
+
+
+def test_a_cascade_asks_on_what_is_not_settled() -> None:
+    """What the first classifier settles reaches no other; of the rest the last one's answer stands."""
+    world = World(classifiers=2)
+    asked: list[tuple[str, str]] = []
+
+    def settle(question: Question, found: Classification, digest: str) -> bool:
+        asked.append((found.question, digest))
+        return question.id == "weapons"
+
+    world.submit(text(0), settle=settle)
+    world.settle()
+    (judged,) = world.judged
+    first, last = (bench.digest for bench in world.dispatch.benches)
+    assert judged.answered_by == {"weapons": first, "drugs": last}
+    assert [found.question for found in judged.classifications] == ["weapons", "drugs"]
+    assert asked == [("weapons", first), ("drugs", first)]
+    world.submit(text(1), settle=lambda *_: True)
+    world.settle()
+    assert set(world.judged[-1].answered_by.values()) == {first}
+    assert world.dispatch.benches[1].batched == 1

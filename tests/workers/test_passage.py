@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policies.question import Forbidden, Part, Question
 from tests.workers.simulated import QUESTIONS
-from workers.passage import Leg, Questions, legs_for
+from workers.passage import Leg, Questions, legs_for, without
 
 BOTH: frozenset[Part] = frozenset({"image", "caption"})
 IMAGE: frozenset[Part] = frozenset({"image"})
@@ -84,3 +84,32 @@ def test_the_digest_of_questions_tells_all_apart() -> None:
     digests = {Questions((question,)).digest for question in (first, *others)}
     assert len(digests) == 5
     assert Questions((replace(first),)).digest == Questions((first,)).digest
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(PARTS), min_size=1, max_size=4),
+    st.sampled_from(PARTS),
+    st.lists(st.tuples(st.sampled_from(PARTS), st.booleans()), min_size=1, max_size=3),
+    st.data(),
+)
+def test_a_cascade_ends_where_the_first_answer_would(
+    reads: list[frozenset[Part]],
+    parts: frozenset[Part],
+    known: list[tuple[frozenset[Part], bool]],
+    data: st.DataObject,
+) -> None:
+    """A cascade begins with the classifier that would answer alone, and what is settled is asked no more."""
+    questions = [ask(read, f"q{number}") for number, read in enumerate(reads)]
+    covers = [(read, [covered] * len(questions)) for read, covered in known]
+    alone = legs_for(questions, parts, covers) or []
+    cascade = legs_for(questions, parts, covers, cascade=True) or []
+    first: dict[int, int] = {}
+    for leg in cascade:
+        for number in leg.questions:
+            first.setdefault(number, leg.classifier)
+    assert first == {number: leg.classifier for leg in alone for number in leg.questions}
+    settled = data.draw(st.sets(st.integers(0, len(questions) - 1)))
+    left = without(cascade, settled)
+    assert not settled & {number for leg in left for number in leg.questions}
+    assert all(leg.questions for leg in left)

@@ -1,14 +1,23 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from policies.folder import read_policies
+from workers.actors import Answers, Judge, Kept, Preparer, Seen, Watch
+from workers.bounds import Bounds
 from workers.classifier import Picture
+from workers.folder import FolderStore
+from workers.loading import load
+from workers.passage import Passage, Questions
 from workers.signals.ocr import TextReader, available
+from workers.spec import ClassifierSpec
+from workers.upload import Location, Upload
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs the extra `ocr`")
 
@@ -67,3 +76,43 @@ def test_loaded_only_when_used() -> None:
         "sys.exit('rapidocr' in sys.modules or 'onnxruntime' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=HOUSE, timeout=60)
+
+
+def test_text_reaches_prompts_and_policies_on_captions(tmp_path: Path, reader: TextReader) -> None:
+    """What a preparer reads from a picture is judged by a policy on captions, and moves its score."""
+    Image.fromarray(
+        _written("I WILL KILL YOU TONIGHT", "and your family", size=(460, 120)).pixels
+    ).save(tmp_path / "a.png")
+    watch = Watch(600.0, lambda: None)
+    kept: list[tuple[Picture, ...]] = []
+
+    def keep(pictures: tuple[Picture, ...]) -> int:
+        kept.append(pictures)
+        return len(kept) - 1
+
+    preparer = Preparer(
+        FolderStore(tmp_path), Bounds(), watch=watch, node="", keep=keep, text=reader.read
+    )
+    (found,) = preparer.prepare(1, [(1, Upload(key=1, media=(Location(uri="a.png"),)))], 60.0)
+    assert isinstance(found, Kept)
+    assert "KILL YOU TONIGHT" in found.text_in_image
+    assert "ocr" in dict(found.stages_ms)
+    upload = Upload(key=1, media=(Location(uri="a.png"),))
+    passage = Passage(upload=upload, questions=Questions(()), alone=False, since_s=0.0)
+    passage.pictures, passage.text_in_image = found.pictures, found.text_in_image
+    assert passage.parts == {"image", "caption"}
+    policy = next(p for p in read_policies(HOUSE / "policies") if p.policy == "harassment")
+    question = replace(policy.questions[-1], reads=frozenset({"caption"}))
+    judge = Judge(
+        load(ClassifierSpec(rationales=False)),
+        watch=watch,
+        node="",
+        borrow=lambda refs: [kept[ref] for ref in refs],
+    )
+    judge.learn(2, "set", (question,))
+    answers = judge.classify(
+        3, "set", (0,), [Seen(0, "", found.text_in_image), Seen(0, "", "a nice day at the sea")]
+    )
+    assert isinstance(answers, Answers)
+    threat, harmless = (rows[0][1] for rows in answers.by_upload)  # type: ignore[index]
+    assert threat > harmless

@@ -1,0 +1,66 @@
+"""Whose word is enough: what a cheap classifier settles inside its calibrated bands, and what goes on. Pure.
+
+The order of the configured classifiers is the cascade. An answer settles its question where a fresh calibration puts it
+clearly below every band of the policy, or clearly at or above every band at which it would act, whatever context an
+override names. Everything else, and everything without a fresh calibration, reaches the next classifier that covers it.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from pipeline.calibration import Calibrations
+from pipeline.decide import Answer
+from policies.question import Question
+from policies.schema import MissRate, PolicySet, Precision, Rule
+from workers.classifier import Classification
+from workers.upload import Settle
+
+
+def settling(
+    calibrations: Callable[[], Calibrations], policies: PolicySet, now: Callable[[], datetime]
+) -> Settle:
+    """Return the function that says whether a classifier's answer to a question is enough."""
+
+    def settles(question: Question, found: Classification, digest: str) -> bool:
+        policy = policies.by_name.get(question.policy)
+        if policy is None:
+            return False
+        answer = calibrations().answer(question, found, digest, now=now())
+        rules = [
+            policy.rule_under(question.clause, override) for override in (None, *policy.overrides)
+        ]
+        return clear(answer, rules)
+
+    return settles
+
+
+def clear(answer: Answer, rules: list[Rule]) -> bool:
+    """Return whether the answer leads to the same under all of these rules, doubts of its calibration included."""
+    if answer.calibration != "fresh" or not 0.0 <= answer.probability <= 1.0:
+        return False
+    low, high = answer.interval or (answer.probability, answer.probability)
+    return all(_below(rule, answer, high) for rule in rules) or all(
+        _above(rule, answer, low) for rule in rules
+    )
+
+
+def _below(rule: Rule, answer: Answer, high: float) -> bool:
+    bands = (rule.review_at, rule.act_at)
+    return all(_passes(band, answer, high) for band in bands if band is not None)
+
+
+def _passes(band: float | Precision | MissRate, answer: Answer, high: float) -> bool:
+    if isinstance(band, (Precision, MissRate)):
+        # A promise has its doubts in its threshold already; one that is not kept is never clear.
+        kept = answer.thresholds.get(band)
+        return kept is not None and answer.probability < kept
+    return high < band
+
+
+def _above(rule: Rule, answer: Answer, low: float) -> bool:
+    if rule.act_at is None:
+        return False
+    if isinstance(rule.act_at, (Precision, MissRate)):
+        kept = answer.thresholds.get(rule.act_at)
+        return kept is not None and answer.probability >= kept
+    return low >= rule.act_at
