@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pipeline.care import Budget
+from pipeline.care import Budget, Reveal, borne
 from pipeline.messages import (
     Decision,
     Review,
@@ -24,9 +24,10 @@ from pipeline.messages import (
     Ticket,
     UploadEvent,
     Verdict,
+    VerdictAnswer,
 )
 from pipeline.redis import Projected, ReviewQueue
-from pipeline.review import AGEING_PER_HOUR, RAISED, Bucket, Job, Person, key, open_to
+from pipeline.review import AGEING_PER_HOUR, RAISED, Bucket, Job, Need, Person, key, open_to
 from policies.queues import Queue
 from policies.schema import Action
 
@@ -47,6 +48,8 @@ TOPIC = "moderation.tickets"
 LONG = timedelta(hours=1)
 DEAD = timedelta(0)
 START = datetime.now(UTC).replace(microsecond=0)
+#: Small enough that people use their day up, and that some need a break.
+BUDGET = Budget(a_day=30, in_a_row=100, mild=3)
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Known:
     dead: bool = False  # its lease ends at once
     late: bool = False
     raised: bool = False
+    part: str = "first"
+    saw: tuple[Verdict, ...] = ()
 
     @property
     def bucket(self) -> Bucket:
@@ -143,6 +148,11 @@ class Machine(RuleBasedStateMachine):
         self.reviews = 0
         self.made = 0
         self.sent: list[Projected] = []
+        self.seen: dict[str, list[Reveal]] = {person.id: [] for person in PEOPLE}
+        self.noted: dict[str, list[str]] = {}
+        self.answered: dict[str, tuple[str, Job]] = {}
+        self.goldens: dict[str, Bucket] = {}
+        self.met: set[tuple[str, str]] = set()
 
     def teardown(self) -> None:
         """Let go of the connection."""
@@ -173,13 +183,20 @@ class Machine(RuleBasedStateMachine):
         """Return a job to its queue."""
         known.state, known.holder, known.dead = "open", "", False
 
-    def best(self, person: Person) -> Known | None:
+    def ceiling(self, person: Person) -> float:
+        """Return the heaviest weight that this person may be handed."""
+        return borne(self.seen[person.id], BUDGET).ceiling(BUDGET, datetime.now(UTC))
+
+    def best(self, person: Person, only: str | None = None) -> Known | None:
         """Return the job that this person should get."""
         queues = open_to(person, QUEUES)
+        ceiling = self.ceiling(person)
         waiting = [
             k
             for k in self.open.values()
-            if k.state == "open" and k.bucket.admits(person, queues, 10**9)
+            if k.state == "open"
+            and only in {None, k.id}
+            and k.bucket.admits(person, queues, int(min(ceiling, 10**9)))
         ]
         return min(
             waiting,
@@ -284,35 +301,172 @@ class Machine(RuleBasedStateMachine):
         del self.open[known.id]
         self.closed.add(known.id)
 
-    @rule(person=st.sampled_from(PEOPLE), count=st.integers(1, 3), dead=st.booleans())
-    def claims(self, person: Person, count: int, dead: bool) -> None:  # noqa: FBT001
-        """A claim hands out exactly what stands first among what the person may take."""
+    @rule(
+        data=st.data(),
+        person=st.sampled_from(PEOPLE),
+        count=st.integers(1, 3),
+        dead=st.booleans(),
+        at_most=st.sampled_from([2, 1000]),
+        named=st.sampled_from([False, False, False, True]),
+    )
+    def claims(
+        self,
+        data: st.DataObject,
+        person: Person,
+        count: int,
+        dead: bool,  # noqa: FBT001
+        at_most: int,
+        named: bool,  # noqa: FBT001
+    ) -> None:
+        """A claim hands out exactly what stands first among what the person may take and bear."""
         self.pass_time()
+        only = data.draw(st.sampled_from(sorted(self.open))) if named and self.open else None
         handed = self.queue.claim(
             person,
             QUEUES,
             count=count,
             lease=DEAD if dead else LONG,
-            budget=Budget(),
-            at_most=1000,
+            budget=BUDGET,
+            at_most=at_most,
+            only=only or "",
         )
-        wanted = []
-        for _ in range(count):
-            best = self.best(person)
+        holding = {"leased", "pending", "sending"}
+        holds = sum(k.holder == person.id and k.state in holding for k in self.open.values())
+        ceiling = self.ceiling(person)
+        reason = "budget" if ceiling == BUDGET.mild else "empty"
+        wanted: list[Known] = []
+        while len(wanted) < count:
+            if ceiling == 0:
+                reason = "break"
+                break
+            if holds + len(wanted) >= at_most:
+                reason = "holds"
+                break
+            best = self.best(person, only)
             if best is None:
                 break
             best.state, best.holder, best.dead = "leased", person.id, dead
             wanted.append(best)
         got = {e.job_id for e in handed.entries}
         assert [e.job_id for e in handed.entries] == [k.id for k in wanted], got
-        assert handed.reason == ("" if len(wanted) == count else "empty")
+        assert handed.reason == ("" if len(wanted) == count else reason)
         leases = [e.lease for e in handed.entries]
         assert leases == sorted(set(leases))
         for entry, known in zip(handed.entries, wanted, strict=True):
             assert entry.holder == person.id
             assert entry.ticket is not None
             assert entry.ticket.decision.decision_id in known.members
+            assert entry.part == known.part
+            assert [v.verdict_id for v in entry.saw] == [v.verdict_id for v in known.saw]
             known.lease = entry.lease
+
+    @rule(
+        person=st.sampled_from(PEOPLE),
+        seconds=st.sampled_from([5.0, 60.0]),
+        weight=st.sampled_from([1, 10, 30]),
+        early=st.booleans(),
+    )
+    def is_seen(self, person: Person, seconds: float, weight: int, early: bool) -> None:  # noqa: FBT001
+        """What people see clearly adds up, once, be it early or from the log."""
+        at = datetime.now(UTC).replace(microsecond=0)
+        event = ReviewEvent(
+            event_id=f"e{self.reviews}",
+            kind="revealed",
+            job_id="any",
+            decision_id="any",
+            by=person.id,
+            at=at,
+            seconds=seconds,
+            weight=weight,
+        )
+        for turn in (True, False) if early else (False,):
+            self.queue.apply_review(
+                "moderation.reviews", 0, self.reviews, event, budget=BUDGET, early=turn
+            )
+        self.reviews += 1
+        self.seen[person.id].append(Reveal(at=at, seconds=seconds, weight=weight))
+        known, found = borne(self.seen[person.id], BUDGET), self.queue.exposure(person.id)
+        assert float(found["points"]) == pytest.approx(known.points)
+        assert float(found["run"]) == pytest.approx(known.run)
+        assert ("rest" in found) == (known.rest_until is not None)
+
+    @precondition(lambda self: self.answered)
+    @rule(data=st.data(), weight=st.sampled_from([1, 10]))
+    def becomes_known(self, data: st.DataObject, weight: int) -> None:
+        """A lead says which answers to a closed job are right."""
+        job_id = data.draw(st.sampled_from(sorted(self.answered)))
+        decision, job = self.answered[job_id]
+        event = ReviewEvent(
+            event_id=f"e{self.reviews}",
+            kind="golden",
+            job_id=job_id,
+            decision_id=decision,
+            by="cy,|%",
+            at=datetime.now(UTC),
+            queue=job.queue,
+            weight=weight,
+            answers=tuple(VerdictAnswer(policy=p, answer="allowed") for p in job.policies),
+        )
+        self.queue.apply_review(
+            "moderation.reviews", 0, self.reviews, event, budget=BUDGET, early=False
+        )
+        self.reviews += 1
+        self.goldens[decision] = Bucket(
+            queue=job.queue, policies=job.policies, weight=weight, barred=("ann",)
+        )
+
+    @precondition(lambda self: self.goldens)
+    @rule(person=st.sampled_from(PEOPLE), released=st.booleans())
+    def meets_a_known_one(self, person: Person, released: bool) -> None:  # noqa: FBT001
+        """A known item comes to each person once, to nobody who may not have it, and goes without a trace."""
+        self.pass_time()
+        queues, ceiling = open_to(person, QUEUES), self.ceiling(person)
+        fit = {
+            decision
+            for decision, bucket in self.goldens.items()
+            if bucket.admits(person, queues, int(min(ceiling, 10**9)))
+            and (person.id, decision) not in self.met
+        }
+        if not fit or ceiling == 0:
+            return
+        self.made += 1
+        golden = f"g{self.made}"
+        handed = self.queue.claim(
+            person, QUEUES, lease=LONG, budget=BUDGET, at_most=1000, golden=golden
+        )
+        [entry] = handed.entries
+        assert (entry.job_id, entry.part) == (golden, "golden")
+        assert entry.decision_id in fit
+        self.met.add((person.id, entry.decision_id))
+        what = "release" if released else "sent"
+        assert self.queue.hold(golden, person.id, entry.lease, what) is not None
+        if not released:
+            self.queue.apply_nothing("moderation.verdicts", 0, self.verdicts, golden)
+            self.verdicts += 1
+        assert self.queue.entry(golden) is None
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), reopen=st.booleans())
+    def verdict_counts_not(self, data: st.DataObject, reopen: bool) -> None:  # noqa: FBT001
+        """A verdict that does not count leaves its job, or returns it to the queue if it waited for it."""
+        self.pass_time()
+        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        self.queue.tick()
+        self.queue.apply_nothing("moderation.verdicts", 0, self.verdicts, known.id, reopen=reopen)
+        # Read once more, it changes nothing.
+        self.queue.apply_nothing("moderation.verdicts", 0, self.verdicts, known.id, reopen=True)
+        self.verdicts += 1
+        if reopen and known.state in {"sent", "sending"}:
+            self.reopen(known)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def can_be_taken_back(self, data: st.DataObject) -> None:
+        """A verdict that waits can be read until it is on its way, and afterwards, until it has arrived."""
+        self.pass_time()
+        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        waits = known.state in {"pending", "sending"}
+        assert (self.queue.pending(known.id) is not None) == waits
 
     def held(self, data: st.DataObject) -> Known | None:
         """Return some job that somebody holds."""
@@ -405,6 +559,8 @@ class Machine(RuleBasedStateMachine):
                 "moderation.reviews", 0, self.reviews, event, budget=Budget(), early=False
             )
         self.reviews += 1
+        if kind in {"noted", "moved", "escalated", "skipped"}:
+            self.noted.setdefault(known.id, []).append(kind)
         if kind != "noted" and known.state == "leased":
             self.reopen(known)
         if kind == "skipped":
@@ -413,20 +569,28 @@ class Machine(RuleBasedStateMachine):
             known.job = replace(known.job, queue=to)
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data())
-    def first_verdict_counts(self, data: st.DataObject) -> None:
-        """A first of two verdicts lets the job wait for somebody else."""
+    @rule(data=st.data(), differ=st.booleans())
+    def verdict_counts(self, data: st.DataObject, differ: bool) -> None:  # noqa: FBT001
+        """A verdict that does not decide lets the job wait for somebody else, or for a lead."""
         self.pass_time()
         known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
         self.queue.tick()
         barred = tuple(sorted({*known.job.barred, "ann"}))
+        part = "adjudication" if differ else "second"
+        need: Need = "lead" if differ else "reviewer"
+        said = Verdict(
+            verdict_id=f"v{self.verdicts}", job_id=known.id, decision_id=known.id, reviewer="ann",
+            lease=1, decided_at=START,
+        )  # fmt: skip
+        saw = (*known.saw, said)
         self.queue.apply_progress(
             "moderation.verdicts", 0, self.verdicts, known.id,
-            part="second", need="reviewer", barred=barred, saw=(),
+            part=part, need=need, barred=barred, saw=saw,
         )  # fmt: skip
         self.verdicts += 1
         self.reopen(known)
-        known.job = replace(known.job, barred=barred, need="reviewer")
+        known.part, known.saw = part, saw
+        known.job = replace(known.job, barred=barred, need=need)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), by_log=st.booleans(), some=st.booleans())
@@ -451,9 +615,11 @@ class Machine(RuleBasedStateMachine):
             self.verdicts += 1
         known.members -= set(answered)
         if not known.members:
+            self.answered[known.id] = (answered[-1], known.job)
             self.end(known)
         elif not by_log:
             self.reopen(known)
+            known.part, known.saw = "first", ()
             known.job = replace(known.job, need="reviewer")
 
     # What must always hold.
@@ -473,6 +639,9 @@ class Machine(RuleBasedStateMachine):
     def order_agrees(self) -> None:
         """What can be seen without taking it stands in the model's order, urgent jobs first."""
         seen = [e.job_id for e in self.queue.peek(count=1000)]
+        for name in QUEUES:
+            few = [e.job_id for e in self.queue.peek(name, count=2)]
+            assert few == [i for i in seen if self.open[i].job.queue == name][:2]
         waiting = [k for k in self.open.values() if k.state == "open"]
         waiting.sort(key=lambda k: (QUEUES[k.job.queue].lane != "urgent", k.key, k.id))
         assert seen == [k.id for k in waiting]
@@ -485,6 +654,7 @@ class Machine(RuleBasedStateMachine):
             assert entry is not None
             assert entry.state == known.state
             assert {t.decision.decision_id for t in self.queue.members(known.id)} == known.members
+            assert [n["kind"] for n in self.queue.notes(known.id)] == self.noted.get(known.id, [])
         for closed in self.closed:
             assert self.queue.entry(closed) is None
             assert self.queue.marker(closed) is not None
@@ -502,7 +672,7 @@ def test_queue_agrees_with_model(machine: type[Machine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=25,
+            max_examples=20,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
