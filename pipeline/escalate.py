@@ -60,6 +60,7 @@ class Escalate:
     watchdog: Watchdog
     _waiting: deque[Record] = field(default_factory=deque)
     _stepped: set[Partition] = field(default_factory=set)
+    _applied: dict[Partition, int] = field(default_factory=dict)
     _generation: int = 0
     _must_rewind: bool = False
     _aborts: int = 0
@@ -83,6 +84,7 @@ class Escalate:
             if self.projection.caught_up():
                 self.step()
                 self.decide()
+                self.catch_up()
             self.tick()
         except AbortedError as error:
             self._must_rewind = True
@@ -128,7 +130,8 @@ class Escalate:
         committed = self.link.committed(new)
         for place in new:
             mark = committed.get(place)
-            self._catch_up(place, 0 if mark is None else mark.offset)
+            self._applied[place] = 0 if mark is None else mark.offset
+            self._catch_up(place, self._applied[place])
             self._stepped.add(place)
 
     def decide(self) -> None:
@@ -147,8 +150,16 @@ class Escalate:
         for work in works:
             self._apply(work)
         self._stepped |= marks.keys()
+        self._applied |= {place: mark.offset for place, mark in marks.items()}
         for ticket in tickets:
             telemetry.decided(ticket.decision)
+
+    def catch_up(self) -> None:
+        """Let jobs be handed out again once the verdicts that an emptied Redis forgot are applied."""
+        for place, goal in list(self.projection.behind.items()):
+            if place in self._stepped and self._applied.get(place, 0) >= goal:
+                self.queue.catch_up(place.topic, place.number)
+                del self.projection.behind[place]
 
     def tick(self) -> None:
         """Do what is due: send verdicts that can no longer be undone, let time pass for jobs, count queues."""

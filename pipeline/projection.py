@@ -17,7 +17,7 @@ from pipeline.care import Budget
 from pipeline.config import Kafka
 from pipeline.errors import ProjectionLostError
 from pipeline.kafka import Follower
-from pipeline.messages import REVIEWS, TICKETS, ReviewEvent, Ticket
+from pipeline.messages import REVIEWS, TICKETS, VERDICTS, ReviewEvent, Ticket
 from pipeline.records import Partition, Record
 from pipeline.redis import Projected, ReviewQueue
 from pipeline.review import job_of
@@ -55,16 +55,20 @@ class Projection:
         self._looked_s = 0.0
         #: How often it had to find its place anew; whoever projects something else of the log looks at it.
         self.generation = 0
+        #: Partitions of an emptied Redis, and up to where they must be applied before jobs are handed out again.
+        self.behind: dict[Partition, int] = {}
         self.align()
 
     def align(self) -> None:
         """Find out where Redis stands and read on from there; reviews wait until all tickets so far are applied."""
         self._queue.configure(self._queues)
         self.generation += 1
-        self._at = {
-            place: self._queue.begin(place.topic, place.number, 0)
-            for place in self._tickets.partitions([TICKETS, REVIEWS])
-        }
+        places = self._tickets.partitions([TICKETS, REVIEWS, VERDICTS])
+        ends = self._tickets.ends(places)
+        stands = {p: self._queue.begin(p.topic, p.number, 0, end=ends[p]) for p in places}
+        missing = self._queue.behind()
+        self.behind = {p: ends[p] for p in places if (p.topic, p.number) in missing}
+        self._at = {place: at for place, at in stands.items() if place.topic != VERDICTS}
         self._tickets.follow({p: at for p, at in self._at.items() if p.topic == TICKETS})
         self._reviews.follow({p: at for p, at in self._at.items() if p.topic == REVIEWS})
         self._aim()
@@ -79,6 +83,7 @@ class Projection:
                 for record in self._reviews.poll(timeout_s=0.0, max_records=_MOST):
                     self._review(record)
                     applied += 1
+                self._catch_up()
         except ProjectionLostError:
             telemetry.log.warning("the queue in Redis is rebuilt from the log")
             self.align()
@@ -94,6 +99,13 @@ class Projection:
                 if self._tickets.position(place) < end
             }
         return not self._goal
+
+    def _catch_up(self) -> None:
+        for place, goal in list(self.behind.items()):
+            follower = self._reviews if place.topic == REVIEWS else self._tickets
+            if place in self._at and follower.position(place) >= goal:
+                self._queue.catch_up(place.topic, place.number)
+                del self.behind[place]
 
     def left(self) -> int:
         """Return how many offsets of tickets are still to be read before it has caught up."""

@@ -2,6 +2,7 @@
 --
 -- weir:{review}:queues            hash    queue -> "lane|due_ms|where overdue jobs go" from queues.yaml
 -- weir:{review}:offsets           hash    "topic/partition" -> next offset to project; missing: emptied, rebuild
+-- weir:{review}:behind            set     "topic/partition" whose past is not applied yet: nothing is handed out meanwhile
 -- weir:{review}:early:TOPIC/P     set     offsets that were applied before their turn, by whoever wrote the record
 -- weir:{review}:leases            string  the last lease number
 -- weir:{review}:job:JOB           hash    one unclosed job; fields below

@@ -9,6 +9,8 @@ local care = cjson.decode(ARGV[4])
 local most, only = tonumber(ARGV[5]), ARGV[6]
 local now = now_ms()
 
+-- A job may have been answered already, and its answer not be known again.
+if redis.call('EXISTS', P .. 'behind') == 1 then return {'rebuild', {}} end
 while housekeep(now, 100) >= 100 do end
 
 local function set_of(list)

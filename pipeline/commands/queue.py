@@ -111,6 +111,7 @@ def claim(job: str | None, *, count: int, person: "Person", as_json: bool) -> No
             "empty": "no job is open that this person may take",
             "budget": "this person's exposure for today is used up",
             "break": "this person is on a break",
+            "rebuild": "the queue is being made again from the log: try again in a moment",
             "holds": "this person holds as many jobs as anybody may",
         }
         click.echo(said.get(handed.reason, handed.reason), err=True)
@@ -221,7 +222,7 @@ def rebuild(*, as_json: bool) -> None:
     """Delete the queue in Redis and make it again from Kafka.
 
     A running `weir run` does the same by itself as soon as it finds Redis emptied. First verdicts of two are counted
-    again by `weir run`.
+    again by `weir run`; until then no job is handed out.
     """
     from pipeline.projection import Projection, read_queues
     from pipeline.redis import ReviewQueue
