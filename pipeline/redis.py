@@ -110,7 +110,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handed:
-    """What a claim got, and why it is not more: empty, budget, break, holds, or nothing."""
+    """What a claim got, and why it is not more: empty, budget, break, holds, rebuild, or nothing."""
 
     entries: tuple[Entry, ...]
     reason: str = ""
@@ -182,11 +182,27 @@ class ReviewQueue:
             found[topic, int(partition)] = int(offset)
         return found
 
-    def begin(self, topic: str, partition: int, offset: int) -> int:
-        """Let the projection of a partition begin at `offset` if it never began; return where it stands."""
+    def begin(self, topic: str, partition: int, offset: int, *, end: int = 0) -> int:
+        """Let the projection of a partition begin at `offset` if it never began; return where it stands.
+
+        Where it begins and the log goes on to `end`, nothing is handed out until `catch_up`.
+        """
         name = f"{topic}/{partition}"
-        self._redis.hsetnx(f"{PREFIX}offsets", name, offset)
+        if self._redis.hsetnx(f"{PREFIX}offsets", name, offset) and end > offset:
+            self._redis.sadd(f"{PREFIX}behind", name)
         return int(self._redis.hget(f"{PREFIX}offsets", name))
+
+    def behind(self) -> frozenset[tuple[str, int]]:
+        """Return the partitions whose past has not been applied since Redis was emptied."""
+        found = set()
+        for name in self._redis.smembers(f"{PREFIX}behind"):
+            topic, _, partition = name.decode().rpartition("/")
+            found.add((topic, int(partition)))
+        return frozenset(found)
+
+    def catch_up(self, topic: str, partition: int) -> None:
+        """Let the past of a partition be applied: once it is so for all, jobs are handed out again."""
+        self._redis.srem(f"{PREFIX}behind", f"{topic}/{partition}")
 
     def stand(self, topic: str, partition: int, offset: int) -> None:
         """Let the projection of a partition stand at `offset`: what lies before it has been applied."""
@@ -675,6 +691,19 @@ class Shelf:
     def file(self, drawer: str, name: str, value: str) -> None:
         """Keep a text in a drawer, whose whole content can be looked through."""
         self._redis.hset(_SHELF + drawer, name, value)
+
+    def push(self, name: str, value: str, *, keep: int, for_s: int) -> None:
+        """Put a text before the others of this name; the oldest beyond so many are forgotten."""
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.lrem(_SHELF + name, 0, value)
+            pipe.lpush(_SHELF + name, value)
+            pipe.ltrim(_SHELF + name, 0, keep - 1)
+            pipe.expire(_SHELF + name, for_s)
+            pipe.execute()
+
+    def pushed(self, name: str) -> list[str]:
+        """Return the texts that were put under this name, the newest first."""
+        return [value.decode() for value in self._redis.lrange(_SHELF + name, 0, -1)]
 
     def drawer(self, drawer: str) -> dict[str, str]:
         """Return everything in a drawer."""
