@@ -257,8 +257,6 @@ class Scene:
         pipeline.signal(signal.SIGSTOP)
         time.sleep(SESSION_S + 3)
         pipeline.signal(signal.SIGCONT)
-        # Time for its own heartbeat to learn that it was expelled.
-        time.sleep(4)
         pipeline.let_go(".before")
         return in_hand
 

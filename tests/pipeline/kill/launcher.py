@@ -13,8 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+
+from kafka.errors import KafkaError
 
 from pipeline import telemetry
 from pipeline.config import Settings
@@ -119,7 +122,12 @@ class LateMetadata(Watched):
 
     def write(self, outgoing: Sequence[Outgoing], marks: Mapping[Partition, Mark]) -> None:
         """Commit under whatever membership there is by now."""
-        self._membership = self._consumer.group_metadata()
+        coordinator = self._consumer._coordinator
+        # The heartbeat's turn comes at any moment; here it is now.
+        with suppress(KafkaError):
+            coordinator._net.run(coordinator._send_heartbeat_request)
+        # Without a static name, as most groups have none: then the broker lets an empty membership pass.
+        self._membership = self._consumer.group_metadata()._replace(group_instance_id=None)
         super().write(outgoing, marks)
 
 
