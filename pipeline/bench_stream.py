@@ -31,7 +31,7 @@ Broker = Literal["embedded", "configured"]
 #: As many as a platform would have.
 POLICIES: Final = 12
 #: Different pictures, so that no cache of one picture flatters the figure.
-_PICTURES: Final = 40
+PICTURES: Final = 40
 _PICTURE_PX: Final = 512
 #: How long to wait for what never comes.
 _PATIENCE_S: Final = 180.0
@@ -69,6 +69,10 @@ class Load:
     seconds: float = 10.0
     media: Media = "none"
     classifier: Literal["stub", "bundled"] = "stub"
+    #: How long a stub sleeps for each upload, as a GPU would work.
+    item_s: float = 0.0
+    #: CPU threads of the classifier; None: all cores.
+    threads: int | None = None
     broker: Broker = "embedded"
     #: `s3://BUCKET/PREFIX` for media in S3.
     bucket: str = "s3://weir-bench"
@@ -95,7 +99,7 @@ def measure(
     settings: Settings, load: Load, folder: Path, *, say: Callable[[str], None] = lambda _: None
 ) -> Figures:
     """Run the whole bench, with its files in an empty folder."""
-    _write_policies(folder / "policies")
+    write_policies(folder / "policies")
     with _broker(settings.kafka, load.broker) as kafka:
         media = _store_media(settings, load, folder)
         say("writing the backlog")
@@ -189,11 +193,15 @@ def cpu_s(pid: int) -> float | None:
     return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
 
 
-def _write_policies(folder: Path) -> None:
+def write_policies(folder: Path) -> None:
+    """Write the policies of the bench into a new folder."""
     folder.mkdir()
     for number in range(1, POLICIES + 1):
         (folder / f"bench{number}.yaml").write_text(_POLICY.format(number=number))
-    (folder / "queues.yaml").write_text("intake: {due: 4h}\n")
+    # Besides the bench's own the pipeline itself puts jobs into these.
+    names = ["intake", "appeals", "legal", "minor_safety", "other", "terrorism", "threat_to_life"]
+    lines = [f"  {name}: {{due: 4h}}\n" for name in names]
+    (folder / "queues.yaml").write_text("queues:\n" + "".join(lines))
 
 
 def _store_media(settings: Settings, load: Load, folder: Path) -> list[str]:
@@ -206,7 +214,7 @@ def _store_media(settings: Settings, load: Load, folder: Path) -> list[str]:
     access = access_of(settings) if in_s3 else Access(folder=folder / "media")
     store = open_stores(access)
     found = []
-    for number in range(_PICTURES):
+    for number in range(PICTURES):
         uri = f"{load.bucket}/{number}.jpg" if in_s3 else f"{number}.jpg"
         store.put(uri, picture(number), content_type="image/jpeg")
         found.append(uri)
@@ -268,7 +276,7 @@ def _pipeline(
     config = folder / "weir.toml"
     config.write_text(
         f'[[classifiers]]\nname = "{load.classifier}"\nmodel = "{load.classifier}"\nkind = "{kind}"\n'
-        + ("options = {bias = -3.0}\n" if kind == "stub" else "")
+        + (f"options = {{bias = -3.0, item_s = {load.item_s}}}\n" if kind == "stub" else "")
     )
     variables: Mapping[str, str] = {
         "WEIR_CONFIG": str(config),
@@ -280,6 +288,7 @@ def _pipeline(
         "WEIR_KAFKA_TRANSACTIONS": str(kafka.transactions).lower(),
         "WEIR_POOL_NAMESPACE": f"bench-{uuid4().hex[:8]}",
         "WEIR_TELEMETRY_LOG_LEVEL": "warning",
+        **({"WEIR_POOL_THREADS": str(load.threads)} if load.threads else {}),
         **({"WEIR_STORE_FOLDER": str(folder / "media")} if load.media == "folder" else {}),
         **({"WEIR_POOL_ADDRESS": settings.pool.address} if settings.pool.address else {}),
     }

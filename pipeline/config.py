@@ -93,6 +93,8 @@ class PoolSettings(_Section):
     preparers_min: Annotated[int, Field(ge=1)] = 1
     preparers_max: Annotated[int, Field(ge=1)] = 2
     batch: Annotated[int, Field(ge=1)] = 16
+    #: CPU threads of each classifier; all cores, shared out, where it is not set.
+    threads: Annotated[int, Field(ge=1)] | None = None
     call_timeout_s: float = 60.0
     idle_s: float = 600.0
 

@@ -37,6 +37,8 @@ from policies.schema import (
 
 #: The queue of uploads that could not be read, or whose reason to hold is no policy's.
 INTAKE = "intake"
+#: Below this share of drawn reasons that agree, a person looks at what was done.
+AGREED = 0.5
 #: How soon somebody looks at an upload that could not be read.
 INTAKE_DUE = timedelta(hours=4)
 
@@ -219,6 +221,40 @@ def for_people(decision: Decision, event: UploadEvent, policies: PolicySet) -> D
             )
         }
     )
+
+
+def with_doubts(
+    decision: Decision, event: UploadEvent, policies: PolicySet, *, now: datetime
+) -> Decision:
+    """Return the decision with a job where it acts for a reason on which the model disagrees with itself.
+
+    The action stands: a job is beside an action, not instead of it.
+    """
+    doubted = [
+        finding
+        for finding in decision.findings
+        if finding.outcome == "acted"
+        and finding.rationale is not None
+        and finding.rationale.agreement is not None
+        and finding.rationale.agreement < AGREED
+    ]
+    if not doubted or decision.review is not None:
+        return decision
+    rules = [
+        (finding, policies.by_name[finding.policy].rule(finding.clause, decision.context))
+        for finding in doubted
+    ]
+    first, rule = max(rules, key=lambda pair: (pair[1].severity.weight, pair[0].probability))
+    reach = event.context.reach
+    review = Review(
+        queue=rule.queue,
+        priority=_priority(first.probability, rule.severity, reach),
+        due_at=None if rule.due is None else now + rule.due,
+        reviewers=max(one.reviewers for _, one in rules),
+        reason="disagreement",
+        questions=tuple(finding.question for finding in doubted),
+    )
+    return decision.model_copy(update={"review": review})
 
 
 def questions_for(

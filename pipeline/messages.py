@@ -124,6 +124,8 @@ class Rationale(_Own):
     clause: str | None
     text: str
     supported: bool
+    #: The share of further drawn reasons that say the same, where the policy asks for several.
+    agreement: float | None = None
 
 
 class Evidence(_Own):

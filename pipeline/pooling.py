@@ -39,6 +39,7 @@ def options_of(settings: Settings) -> PoolOptions:
         patience=Patience(call_s=pool.call_timeout_s),
         num_gpus=pool.num_gpus,
         idle_s=pool.idle_s,
+        threads=pool.threads,
         read_text=settings.media.read_text,
     )
 

@@ -49,7 +49,7 @@ def summed(verdicts: Sequence[Verdict], *, bound: float = BOUND) -> list[Probed]
             continue
         rows.append(_row(check, "all", of_check, bound))
         kinds = dict.fromkeys(verdict.detail for verdict in of_check)
-        if check in {"injection", "carve_out"}:
+        if check in {"injection", "carve_out", "evidence_false"}:
             rows += [
                 _row(check, kind, [v for v in of_check if v.detail == kind], bound)
                 for kind in kinds

@@ -26,7 +26,7 @@ from pipeline.away import Away
 from pipeline.calibration import Calibrations
 from pipeline.cascading import settling
 from pipeline.checkpoint import Checkpoint, Note
-from pipeline.decide import decide, for_people, hold, questions_for
+from pipeline.decide import decide, for_people, hold, questions_for, with_doubts
 from pipeline.errors import AbortedError
 from pipeline.messages import (
     RESCORE,
@@ -247,7 +247,8 @@ class Stream:
         for explained in self._pool.explained() if self._explaining else ():
             job = self._explaining.get(explained.key)
             if job is not None and job.decision is not None:
-                job.decision = _with_rationales(job.decision, explained)
+                spoken = _with_rationales(job.decision, explained)
+                job.decision = with_doubts(spoken, job.event, job.policies, now=self._now())
                 self._decided(job, job.decision)
         now_s = time.monotonic()
         for job in [job for job in self._explaining.values() if job.explain_until_s <= now_s]:
@@ -562,7 +563,12 @@ def _with_rationales(decision: Decision, explained: Explained) -> Decision:
             if reason.media is None
             else {"evidence": (Evidence(media=reason.media, box=reason.box),)}
         )
-        said = Rationale(clause=reason.clause, text=reason.text, supported=reason.supported)
+        said = Rationale(
+            clause=reason.clause,
+            text=reason.text,
+            supported=reason.supported,
+            agreement=reason.agreement,
+        )
         findings.append(finding.model_copy(update={"rationale": said, **evidence}))
     stages = (*decision.stages, *(Stage(name=n, ms=round(ms, 3)) for n, ms in explained.stages_ms))
     return decision.model_copy(update={"findings": tuple(findings), "stages": stages})

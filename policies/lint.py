@@ -17,7 +17,6 @@ NOT_YET: Final[Mapping[str, Callable[[Any], bool]]] = {
     "audit.passed": lambda value: parse_share(value) == 0,
     "audit.acted": lambda value: parse_share(value) == 0,
     "daily_cap": lambda _: False,
-    "rationale.samples": lambda value: value == 1,
 }
 
 

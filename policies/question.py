@@ -45,6 +45,8 @@ class Question:
     forbidden: tuple[Forbidden, ...]
     allowed: tuple[Exempt, ...] = ()
     maps_to: Mapping[str, str] = field(default_factory=dict, hash=False)
+    #: How many reasons are drawn to see whether they agree.
+    samples: int = 1
 
     @cached_property
     def digest(self) -> str:

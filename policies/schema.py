@@ -245,6 +245,7 @@ class Policy(Strict):
                 if not asked <= set(a.unless)
             ),
             maps_to=self.maps_to,
+            samples=self.rationale.samples,
         )
 
     def rule(self, clause: str | None, context: Mapping[str, Any]) -> Rule:

@@ -1,6 +1,6 @@
-"""Attention for many questions packed behind one prefix, in two parts joined exactly.
+"""Attention for many questions packed behind one prefix: in two parts joined exactly, or branch by branch.
 
-Every question attends to the prefix in one large product, and to itself in a small one; the two
+In two parts, every question attends to the prefix in one large product, and to itself in a small one; the two
 softmaxes are one softmax over both (as in Hydragen), so the result is that of plain attention.
 """
 
@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 
 #: The name under which transformers finds this attention.
 SPLIT: Final = "weir_split"
+BRANCHED: Final = "weir_branched"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,7 +105,126 @@ def layout_of(suffixes: tuple[tuple[int, ...], ...], device: torch.device) -> La
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Branches:
+    """A tree of suffixes in an order in which what nearly all begin with comes first, then one branch after the other.
+
+    A branch (a policy with its clauses) sees the trunk and itself, and nothing of other branches is computed for it.
+    """
+
+    ids: Tensor
+    steps: Tensor
+    ends: Tensor
+    seen: Tensor
+    #: Tokens of the trunk, and where each branch begins and ends.
+    trunk: int
+    spans: tuple[tuple[int, int], ...]
+
+
+@lru_cache(maxsize=64)
+def branches_of(suffixes: tuple[tuple[int, ...], ...], device: torch.device) -> Branches:
+    """Return these suffixes as a tree whose branches stand apart."""
+    tree = tree_of(suffixes, torch.device("cpu"))
+    follows = [int(tree.seen[:, place].sum()) for place in range(len(tree.ids))]
+    # What more than half of the tokens follow is trunk: cut there, branches are about as small as they can be.
+    trunk = [place for place, count in enumerate(follows) if 2 * count > len(follows)]
+    held = set(trunk)
+    tops: dict[int, list[int]] = {}
+    for place in range(len(follows)):
+        if place not in held:
+            above = tree.seen[place].nonzero().flatten().tolist()
+            tops.setdefault(min(set(above) - held), []).append(place)
+    order = [*trunk, *(place for branch in tops.values() for place in branch)]
+    spans = []
+    begin = len(trunk)
+    for branch in tops.values():
+        spans.append((begin, begin + len(branch)))
+        begin += len(branch)
+    moved = torch.tensor(order)
+    back = torch.empty_like(moved)
+    back[moved] = torch.arange(len(order))
+    return Branches(
+        ids=tree.ids[moved].to(device),
+        steps=tree.steps[moved].to(device),
+        ends=back[tree.ends].to(device),
+        seen=tree.seen[moved][:, moved].to(device),
+        trunk=len(trunk),
+        spans=tuple(spans),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Part:
+    """Some tokens of a packed row: which, and what each sees of prefix, trunk and itself."""
+
+    begin: int
+    end: int
+    mask: Tensor
+
+
+@contextmanager
+def branched(config: Any, branches: Branches, valid: Tensor, dtype: torch.dtype) -> Iterator[None]:
+    """Let a text model's layers attend branch by branch while inside; the caller holds its lock."""
+    spans = ((0, branches.trunk), *branches.spans)
+    parts = []
+    for begin, end in spans:
+        if begin == end:
+            continue
+        known = branches.seen[begin:end, : branches.trunk]
+        # The trunk is known to itself already.
+        own = branches.seen[begin:end, begin:end] if begin >= branches.trunk else known[:, :0]
+        here = torch.cat([known, own], dim=1).expand(len(valid), -1, -1)
+        before = valid[:, None, :].expand(-1, end - begin, -1)
+        seen = torch.cat([before, here], dim=-1)[:, None]
+        mask = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+        parts.append(_Part(begin=begin, end=end, mask=mask))
+    held = valid.shape[1] + branches.trunk
+    before_name = config._attn_implementation  # noqa: SLF001 -- transformers looks it up at each call
+    token = _parts.set((tuple(parts), held))
+    config._attn_implementation = BRANCHED  # noqa: SLF001
+    try:
+        yield
+    finally:
+        config._attn_implementation = before_name  # noqa: SLF001
+        _parts.reset(token)
+
+
+def branched_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return the attention of a tree of suffixes, one branch at a time, over prefix, trunk and itself."""
+    del module, attention_mask, dropout, kwargs
+    parts, held = _parts.get()
+    prefix = key.shape[2] - query.shape[2]
+    found = []
+    for part in parts:
+        first = prefix + part.begin
+        if first >= held:
+            keys = torch.cat([key[:, :, :held], key[:, :, first : prefix + part.end]], dim=2)
+            values = torch.cat([value[:, :, :held], value[:, :, first : prefix + part.end]], dim=2)
+        else:
+            keys, values = key[:, :, :held], value[:, :, :held]
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, part.begin : part.end],
+            keys,
+            values,
+            attn_mask=part.mask,
+            scale=scaling,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        found.append(out.transpose(1, 2))
+    return torch.cat(found, dim=1), None
+
+
 _current: ContextVar[tuple[Layout, Tensor]] = ContextVar("layout")
+_parts: ContextVar[tuple[tuple[_Part, ...], int]] = ContextVar("parts")
 
 
 @contextmanager
@@ -171,3 +291,4 @@ def split_attention(
 
 
 AttentionInterface.register(SPLIT, split_attention)
+AttentionInterface.register(BRANCHED, branched_attention)

@@ -27,6 +27,8 @@ class Measured:
 
     questions: int
     shared_s: float
+    #: CPU time of this process, all its threads; other work on the machine disturbs it less than the clock's.
+    shared_cpu_s: float
     #: The plain ways; None where they were left out.
     one_by_one_s: float | None
     one_batch_s: float | None
@@ -72,6 +74,7 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
     repeats: int,
     plain: bool = True,
     method: Method | None = None,
+    wording: prompt.Wording = "full",
     advance: Callable[[str], None] = lambda _: None,
 ) -> tuple[Setting, list[Measured]]:
     """Return the figures of a model of this shape with random weights."""
@@ -80,7 +83,9 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
     scorer = Scorer(model, Dialogue(processor, family), family, method=method)
     noise = np.random.default_rng(0).integers(0, 255, (image_px, image_px, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    shared = prompt.prefix(images=1, caption="For sale, as good as new, message me.")
+    shared = prompt.prefix(
+        images=1, caption="For sale, as good as new, message me.", wording=wording
+    )
     long_enough = [
         ask for ask in asks if len(scorer.dialogue.suffix(ask, images=1)) >= LEAST_TOKENS
     ]
@@ -135,7 +140,8 @@ class _Bench:
         texts = [self._scorer.dialogue.whole(row.shared, ask) for ask in asks]
         self._scorer.score([row], asks)  # measures the ways of sharing, once a shape
         self._advance(f"{count} questions, shared")
-        shared_s = self._median(lambda: self._scorer.score([row], asks), self._repeats)
+        shared = list(_timed(lambda: self._scorer.score([row], asks), self._repeats))
+        shared_s, shared_cpu_s = (statistics.median(times) for times in zip(*shared, strict=True))
         one_by_one_s = one_batch_s = None
         if plain:
             few = self._repeats if count == 1 else 1
@@ -149,6 +155,7 @@ class _Bench:
         return Measured(
             questions=count,
             shared_s=shared_s,
+            shared_cpu_s=shared_cpu_s,
             one_by_one_s=one_by_one_s,
             one_batch_s=one_batch_s,
             # Its processor does just this: the image again for every policy, all in one batch.
@@ -158,17 +165,18 @@ class _Bench:
         )
 
     def _median(self, work: Callable[[], object], repeats: int) -> float:
-        return statistics.median(_timed(work, repeats))
+        return statistics.median(wall_s for wall_s, _ in _timed(work, repeats))
 
 
-def _timed(work: Callable[[], object], repeats: int) -> Iterator[float]:
+def _timed(work: Callable[[], object], repeats: int) -> Iterator[tuple[float, float]]:
+    """Yield the time by the clock and of the CPU that each run takes."""
     for _ in range(repeats):
         _finish()
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         with torch.inference_mode():
             work()
         _finish()
-        yield time.perf_counter() - began
+        yield time.perf_counter() - began, time.process_time() - began_cpu
 
 
 def _finish() -> None:

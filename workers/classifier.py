@@ -62,7 +62,8 @@ class Rationale:
     """A classifier's reason for one finding, for people; untrusted text, never a source of confidence.
 
     `box` is left, top, right, bottom as shares (0 to 1) of the picture. `supported` is False where the reason
-    contradicts the score, names no clause, could not be parsed, or was denied when asked again.
+    contradicts the score, names no clause, could not be parsed, or was denied when asked again. `agreement` is the
+    share of further drawn reasons that say the same, None where none were drawn.
     """
 
     question: str
@@ -71,6 +72,7 @@ class Rationale:
     supported: bool
     media: int | None = None
     box: Box | None = None
+    agreement: float | None = None
 
 
 class Classifier(Protocol):

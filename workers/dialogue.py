@@ -37,7 +37,7 @@ class Dialogue:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self._family = family
-        self._frames: dict[int, _Frame] = {}
+        self._frames: dict[tuple[int, str], _Frame] = {}
         self._suffixes: dict[str, tuple[int, ...]] = {}
         self._forgeries = _specials(processor, self.tokenizer)
         self.tokenizer.padding_side = "right"
@@ -55,14 +55,14 @@ class Dialogue:
 
     def prefix(self, shared: prompt.Prefix) -> str:
         """Return the text of the shared part, placeholders included."""
-        frame = self._frame(shared.images)
+        frame = self._frame(shared.images, shared.system)
         if not frame.head:
             return frame.between
         return frame.head + self.plain(shared.content) + frame.between
 
     def whole(self, shared: prompt.Prefix, ask: str) -> str:
         """Return the text of one whole prompt, as a processor wants it."""
-        frame = self._frame(shared.images)
+        frame = self._frame(shared.images, shared.system)
         ended = frame.tail[:-1] if self._family.ends_line else frame.tail
         return self.prefix(shared) + self.joint + frame.indent + self.plain(ask) + ended
 
@@ -129,13 +129,13 @@ class Dialogue:
             raise CheckpointError("no-answer", f"{told} begin with the same token")
         return yes, no
 
-    def _frame(self, images: int) -> _Frame:
-        if images not in self._frames:
-            self._frames[images] = self._render(images)
-        return self._frames[images]
+    def _frame(self, images: int, system: str = prompt.SYSTEM) -> _Frame:
+        if (images, system) not in self._frames:
+            self._frames[images, system] = self._render(images, system)
+        return self._frames[images, system]
 
-    def _render(self, images: int) -> _Frame:
-        shared = prompt.Prefix(system=prompt.SYSTEM, images=images, content=CONTENT)
+    def _render(self, images: int, system: str) -> _Frame:
+        shared = prompt.Prefix(system=system, images=images, content=CONTENT)
         head, mark, rest = self.framed(shared).partition(CONTENT)
         if not mark:  # a guard that takes no text
             head, rest = "", head

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast, get_args
 
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
@@ -11,6 +11,7 @@ from policies.question import Part, Question
 from workers import prompt, weights
 from workers.classifier import Classification, Item, Picture, Rationale, asked
 from workers.dialogue import Dialogue
+from workers.errors import CheckpointError
 from workers.families import FAMILIES, UNKNOWN, Family
 from workers.passes import Row
 from workers.processors import load_processor
@@ -29,8 +30,9 @@ class GenerativeClassifier:
     def __init__(self, spec: ClassifierSpec) -> None:
         self._spec = spec
         weights.check_options(
-            spec, weights.LOADING | {"token_budget", "sharing", "mass", "image_backend"}
+            spec, weights.LOADING | {"token_budget", "sharing", "mass", "image_backend", "wording"}
         )
+        self._wording = _wording_of(spec)
         folder = weights.folder_of(spec)
         config = weights.config_of(folder)
         text_only = spec.kind == "text"
@@ -51,6 +53,7 @@ class GenerativeClassifier:
         if self.family.tier != "C" and not holds(self.scorer, images=not text_only):
             self.family = UNKNOWN
             self.scorer = self._scorer(self.family)
+        self.scorer.keeps = spec.rationales
         self._reasons: Reasons | None = None
         self._digest = weights.digest(
             {
@@ -62,7 +65,9 @@ class GenerativeClassifier:
                 "attention": weights.attention_of(self.model),
                 "processor": _described(processor),
                 "template": self.dialogue.template,
-                "prompt": prompt.TEMPLATE,
+                "prompt": prompt.TEMPLATE
+                if self._wording == "full"
+                else f"{prompt.TEMPLATE} {self._wording}",
                 "reads": sorted(self._reads),
             }
         )
@@ -91,8 +96,8 @@ class GenerativeClassifier:
     ) -> list[list[Classification]]:
         """Return one list of classifications an item, the highest over its pictures."""
         questions = [question for question in questions if self.covers(question)]
-        asks = [prompt.suffix(question) for question in questions]
-        sheet = Sheet(self._reads)
+        asks = [prompt.suffix(question, self._wording) for question in questions]
+        sheet = Sheet(self._reads, self._wording)
         for number, item in enumerate(items):
             sheet.add(number, item, questions)
         best: list[dict[int, Classification]] = [{} for _ in items]
@@ -110,7 +115,7 @@ class GenerativeClassifier:
         if not self._spec.rationales or not findings:
             return []
         if self._reasons is None:
-            self._reasons = Reasons(self.scorer)
+            self._reasons = Reasons(self.scorer, self._wording)
         return [self._reasons.explain(item, question, found) for question, found in findings]
 
     def _scorer(self, family: Family) -> Scorer:
@@ -144,7 +149,8 @@ class Sheet:
     has the same score whatever is written beside it.
     """
 
-    def __init__(self, reads: frozenset[Part]) -> None:
+    def __init__(self, reads: frozenset[Part], wording: prompt.Wording = "full") -> None:
+        self._wording = wording
         self.entries: list[Entry] = []
         self._reads = reads
 
@@ -186,7 +192,10 @@ class Sheet:
         if not asks:
             return
         shared = prompt.prefix(
-            images=0 if image is None else 1, caption=caption, text_in_image=text
+            images=0 if image is None else 1,
+            caption=caption,
+            text_in_image=text,
+            wording=self._wording,
         )
         self.entries.append(Entry(number, picture, Row(shared=shared, image=image, asked=(*asks,))))
 
@@ -200,6 +209,16 @@ def _classification(question: Question, entry: Entry, odds: Odds) -> Classificat
         time_s=None if picture is None else picture.time_s,
         mass=odds.mass,
     )
+
+
+def _wording_of(spec: ClassifierSpec) -> prompt.Wording:
+    wording = spec.options.get("wording", "full")
+    if wording not in get_args(prompt.Wording):
+        told = " or ".join(get_args(prompt.Wording))
+        raise CheckpointError(
+            "options", f"classifier {spec.name}: wording is {told}, not {wording!r}"
+        )
+    return cast("prompt.Wording", wording)
 
 
 def _described(processor: Any) -> Any:

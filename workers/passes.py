@@ -1,5 +1,7 @@
 """One prefix, many suffixes: the forward passes, their positions and their masks."""
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
@@ -11,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from workers import prompt
-from workers.attention import laid_out, layout_of, tree_of
+from workers.attention import branched, branches_of, laid_out, layout_of, tree_of
 from workers.dialogue import Dialogue, pad
 from workers.errors import MediaRefusedError
 from workers.families import Family
@@ -20,7 +22,8 @@ from workers.families import Family
 #: expanded: one row each, on a copy of the cache.
 #: packed: one row for all, under a mask; what suffixes begin with alike stands there once.
 #: split: one row for all, attention in two parts, so that no masked block is computed.
-Method = Literal["expanded", "packed", "split"]
+#: branched: packed, with attention for one policy's questions at a time.
+Method = Literal["expanded", "packed", "split", "branched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,8 @@ class Row:
     asked: tuple[int, ...]
 
 
+#: Tokens of prefixes that are kept because their uploads may have to be explained.
+_KEPT_TOKENS: Final = 8_192
 #: Stands where a model refuses a prompt without an image.
 _BLANK: Final = Image.new("RGB", (64, 64), (128, 128, 128))
 
@@ -56,6 +61,61 @@ class Shared:
     again: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Prefixes:
+    """What prefixes left that may be asked again, the newest ones, up to so many tokens together."""
+
+    def __init__(self, tokens: int, carries: Sequence[str]) -> None:
+        self._tokens = tokens
+        self._carries = carries
+        self._held: OrderedDict[_Key, Shared] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def find(self, row: Row) -> Shared | None:
+        """Return what this row's prefix left, if it is still there."""
+        return self._held.get(_key(row)) if self._held else None
+
+    def keep(self, row: Row, shared: Shared, number: int) -> None:
+        """Keep what one row of a batch of prefixes left."""
+        key = _key(row)
+        self._held.pop(key, None)
+        self._held[key] = _one(shared, number, self._carries)
+        held = sum(one.valid.shape[1] for one in self._held.values())
+        while held > self._tokens and self._held:
+            _, oldest = self._held.popitem(last=False)
+            held -= oldest.valid.shape[1]
+
+
+_Key = tuple[prompt.Prefix, bytes]
+
+
+def _key(row: Row) -> _Key:
+    image = b""
+    if row.image is not None:
+        told = f"{row.image.size} {row.image.mode} ".encode()
+        image = hashlib.blake2b(told + row.image.tobytes(), digest_size=16).digest()
+    return row.shared, image
+
+
+def _one(shared: Shared, number: int, carries: Sequence[str]) -> Shared:
+    row = slice(number, number + 1)
+    cache = DynamicCache()
+    for layer, held in enumerate(shared.cache.layers):
+        if held.keys is not None and held.keys.numel():
+            cache.update(held.keys[row].clone(), held.values[row].clone(), layer)
+    return Shared(
+        # Of what went in, only this is asked for again.
+        inputs={
+            name: value[row].clone() for name, value in shared.inputs.items() if name in carries
+        },
+        cache=cache,
+        valid=shared.valid[row],
+        start=shared.start[row],
+        again={name: value[row].clone() for name, value in shared.again.items()},
+    )
+
+
 class Passes:
     """Runs prefixes and what follows them on one model."""
 
@@ -71,6 +131,8 @@ class Passes:
         self._text = model.get_decoder().config
         types = set(getattr(self._text, "layer_types", None) or ())
         self._window: int | None = getattr(self._text, "sliding_window", None)
+        #: What was scored and may have to be explained; see `Scorer`.
+        self.kept = Prefixes(_KEPT_TOKENS, family.carries)
         self._by_layer = family.masks == "by_layer" or len(types) > 1
         if types == {"full_attention"}:
             self._window = None
@@ -82,6 +144,14 @@ class Passes:
 
     def prefix(self, rows: Sequence[Row]) -> Shared:
         """Run the shared part of each row once and keep its keys and values."""
+        if len(rows) == 1 and (found := self.kept.find(rows[0])) is not None:
+            return Shared(
+                inputs=found.inputs,
+                cache=_again(found.cache),
+                valid=found.valid,
+                start=found.start,
+                again=found.again,
+            )
         inputs = self.inputs([self.dialogue.prefix(row.shared) for row in rows], rows)
         valid = inputs["attention_mask"].bool()
         positions, start = self.positions(inputs, valid)
@@ -132,9 +202,8 @@ class Passes:
         """Return the last hidden state of every suffix on every row: rows × suffixes × width."""
         if method == "expanded":
             return self._expanded(shared, suffixes)
-        return (
-            self._split(shared, suffixes) if method == "split" else self._packed(shared, suffixes)
-        )
+        runs = {"split": self._split, "packed": self._packed, "branched": self._branched}
+        return runs[method](shared, suffixes)
 
     def _expanded(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Tensor:
         rows, count = shared.valid.shape[0], len(suffixes)
@@ -198,6 +267,21 @@ class Passes:
                 1,
             )
         return out[:, layout.ends]
+
+    def _branched(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Tensor:
+        tree = branches_of(tuple(map(tuple, suffixes)), self.device)
+        rows = shared.valid.shape[0]
+        unused = shared.valid[:, None, None, :].expand(rows, 1, len(tree.ids), -1)
+        with branched(self._text, tree, shared.valid, self.model.dtype):
+            out = self.later(
+                shared,
+                tree.ids.expand(rows, -1),
+                shared.start[:, None] + tree.steps,
+                unused[:, :, :1],
+                _again(shared.cache),
+                1,
+            )
+        return out[:, tree.ends]
 
     def _places(self, shared: Shared, steps: Tensor) -> Tensor:
         """Return where each cached and each suffix token stands: rows × 1 × tokens."""
@@ -270,7 +354,8 @@ def _again(cache: DynamicCache) -> DynamicCache:
     """Return a cache that begins with the same keys and values and leaves the first as it is."""
     copied = DynamicCache()
     for layer, held in enumerate(cache.layers):
-        copied.update(held.keys, held.values, layer)
+        if held.keys is not None and held.keys.numel():
+            copied.update(held.keys, held.values, layer)
     return copied
 
 

@@ -24,7 +24,7 @@ from workers import prompt
 from workers.classifier import Classification, Item, Picture, Rationale
 from workers.continuing import written
 from workers.passes import Row
-from workers.reason import MAX_TEXT, Reason, ask_alone, ask_back, read, shown
+from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, ask_back, read, shown
 from workers.scoring import Scorer
 
 #: Most tokens of a whole reason: its text, were every character one, and the form around it.
@@ -53,8 +53,9 @@ def grammar(question: Question) -> str:
 class Reasons:
     """Asks a model for its reasons and asks back whether they are there."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, wording: prompt.Wording = "full") -> None:
         self._scorer = scorer
+        self._wording = wording
         self._passes = scorer.passes
         width = scorer.passes.model.get_output_embeddings().weight.shape[0]
         self._tokenizer = _guide(scorer.dialogue.tokenizer, width)
@@ -62,12 +63,14 @@ class Reasons:
     def explain(self, item: Item, question: Question, found: Classification) -> Rationale:
         """Return the reason for one finding, unsupported where it does not stand the proof."""
         picture = _picture(item, found)
-        row = row_for(item, question, picture)
+        row = row_for(item, question, picture, self._wording)
         text = self._write(row, question)
         reason = read(text, question)
         if reason is None:
             return Rationale(question=question.id, clause=None, text=shown(text), supported=False)
         looked = picture if reason.seen else None
+        count = question.samples if question.samples > 1 else 0
+        drawn = [read(self._write(row, question, draw=n + 1), question) for n in range(count)]
         return Rationale(
             question=question.id,
             clause=reason.clause,
@@ -75,6 +78,7 @@ class Reasons:
             supported=self.stands(item, question, reason, picture),
             media=None if looked is None else looked.media,
             box=reason.box,
+            agreement=agreement(reason, drawn),
         )
 
     def stands(
@@ -84,8 +88,8 @@ class Reasons:
         if reason.seen != (picture is not None) and "image" not in question.reads:
             return False
         alone = ask_alone(question, reason.clause)
-        asks = [prompt.suffix(alone), prompt.suffix(ask_back(alone, reason))]
-        rows = [replace(row_for(item, alone, picture), asked=(0, 1))]
+        asks = [prompt.suffix(one, self._wording) for one in (alone, ask_back(alone, reason))]
+        rows = [replace(row_for(item, alone, picture, self._wording), asked=(0, 1))]
         if reason.box is not None and picture is not None:
             rows.append(
                 replace(
@@ -95,18 +99,34 @@ class Reasons:
         answers = self._scorer.score(rows, asks)
         return all(odds.score > 0 for row in answers for odds in row)
 
-    def _write(self, row: Row, question: Question) -> str:
+    def _write(self, row: Row, question: Question, *, draw: int = 0) -> str:
+        """Return the likeliest reason, or one that is drawn, the same for the same number."""
         matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar(question)))
         ask = prompt.explain(question)
-        tokens = written(
-            self._passes, row, ask, chooser(matcher, self._tokenizer.vocab_size), limit=LIMIT
-        )
+        pick = _drawing(draw) if draw else _likeliest
+        choose = chooser(matcher, self._tokenizer.vocab_size, pick)
+        tokens = written(self._passes, row, ask, choose, limit=LIMIT)
         text: str = self._scorer.dialogue.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
 
-def chooser(matcher: Any, vocabulary: int) -> Callable[[Tensor], int | None]:
-    """Return a choice of the likeliest token that the grammar allows."""
+def _likeliest(logits: Tensor) -> int:
+    return int(logits.argmax())
+
+
+def _drawing(seed: int) -> Callable[[Tensor], int]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(logits: Tensor) -> int:
+        return int(torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator))
+
+    return draw
+
+
+def chooser(
+    matcher: Any, vocabulary: int, pick: Callable[[Tensor], int] = _likeliest
+) -> Callable[[Tensor], int | None]:
+    """Return a choice among the tokens that the grammar allows."""
     mask: Any = None
 
     def choose(logits: Tensor) -> int | None:
@@ -123,7 +143,7 @@ def chooser(matcher: Any, vocabulary: int) -> Callable[[Tensor], int | None]:
         allowed = allowed.to(logits.device)
         if not bool(allowed.any()):
             return None
-        token = int(logits.masked_fill(~allowed, float("-inf")).argmax())
+        token = pick(logits.masked_fill(~allowed, float("-inf")))
         matcher.consume_token(token)
         if matcher.is_stopped() and matcher.is_accepting():
             # An end token closes the text and is no part of it.
@@ -133,13 +153,16 @@ def chooser(matcher: Any, vocabulary: int) -> Callable[[Tensor], int | None]:
     return choose
 
 
-def row_for(item: Item, question: Question, picture: Picture | None) -> Row:
+def row_for(
+    item: Item, question: Question, picture: Picture | None, wording: prompt.Wording = "full"
+) -> Row:
     """Return the row in which a question is asked about one picture of an item, or its text."""
     reads_caption = "caption" in question.reads
     shared = prompt.prefix(
         images=0 if picture is None else 1,
         caption=item.caption if reads_caption else "",
         text_in_image=item.text_in_image,
+        wording=wording,
     )
     image = None if picture is None else Image.fromarray(picture.pixels)
     return Row(shared=shared, image=image, asked=(0,))

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from policies.question import Question
+from workers.classifier import Box
 
 #: Longest reason, in characters.
 MAX_TEXT: Final = 160
+#: Two places are the same from this overlap on.
+_SAME_PLACE: Final = 0.3
 #: Boxes are written in hundredths of the picture.
 GRID: Final = 100
 
@@ -21,7 +24,29 @@ class Reason:
     clause: str
     text: str
     seen: bool
-    box: tuple[float, float, float, float] | None
+    box: Box | None
+
+
+def agreement(shown: Reason, drawn: Sequence[Reason | None]) -> float | None:
+    """Return the share of drawn reasons that name the clause of the shown one, and no other place."""
+    if not drawn:
+        return None
+    return sum(_same(shown, other) for other in drawn) / len(drawn)
+
+
+def _same(one: Reason, other: Reason | None) -> bool:
+    if other is None or one.clause != other.clause:
+        return False
+    return one.box is None or other.box is None or _overlap(one.box, other.box) >= _SAME_PLACE
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Return what two places share, as a share of both together."""
+    wide = min(one[2], other[2]) - max(one[0], other[0])
+    high = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(wide, 0.0) * max(high, 0.0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / (sum(areas) - shared)
 
 
 def schema(question: Question) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from workers import prompt
 from workers.classifier import Classification, Item, Picture, Rationale, asked
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.fingerprint import of_values
-from workers.reason import ask_alone, ask_back, read, schema, shown
+from workers.reason import agreement, ask_alone, ask_back, read, schema, shown
 from workers.spec import ClassifierSpec
 
 _Made = TypeVar("_Made")
@@ -274,6 +274,16 @@ class RemoteClassifier:
             )
             text = choice.message.content or ""
             reason = read(text, question)
+            drawn = [
+                await self._request(
+                    client,
+                    messages=turn,
+                    max_tokens=_REASON_TOKENS,
+                    response_format=_format("reason", schema(question)),
+                    temperature=1.0,
+                )
+                for _ in range(question.samples if question.samples > 1 and reason else 0)
+            ]
             if reason is None:
                 found.append(
                     Rationale(question=question.id, clause=None, text=shown(text), supported=False)
@@ -292,6 +302,9 @@ class RemoteClassifier:
                     supported=all(score > 0 for score, _ in back),
                     media=picture.media if picture is not None and reason.seen else None,
                     box=reason.box,
+                    agreement=agreement(
+                        reason, [read(one.message.content or "", question) for one in drawn]
+                    ),
                 )
             )
         return found
@@ -303,7 +316,7 @@ class RemoteClassifier:
             await self._afford()
             try:
                 made = await client.chat.completions.create(
-                    model=self._spec.model, temperature=0, **arguments
+                    model=self._spec.model, **{"temperature": 0, **arguments}
                 )
             except openai.APIStatusError as fault:
                 if fault.status_code != _TOO_MANY and fault.status_code < _SERVER:

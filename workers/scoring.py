@@ -91,6 +91,8 @@ class Scorer:
         self.budget = budget or BUDGETS.get(self.device.type, 8_192)
         self.passes = Passes(model, dialogue, family)
         self.answer = YesNo(model, dialogue.yes, dialogue.no, mass=mass)
+        #: Whether what prefixes left is kept for reasons.
+        self.keeps = False
         self._method = method
         self._fastest: dict[tuple[int, ...], Method] = {}
         self._image_tokens: dict[tuple[int, int], int] = {}
@@ -146,10 +148,15 @@ class Scorer:
             self.answer(self._fastest_hidden(shared, part))
             for part in _portions(suffixes, self.budget // len(rows))
         ]
-        return _odds(
+        odds = _odds(
             torch.cat([score for score, _ in parts], dim=1),
             None if parts[0][1] is None else torch.cat([m for _, m in parts if m is not None], 1),
         )
+        # What is answered with Yes may have to be explained, and its evidence asked back.
+        for number, row in enumerate(rows):
+            if self.keeps and any(one.score > 0 for one in odds[number]):
+                self.passes.kept.keep(row, shared, number)
+        return odds
 
     # --- tier A ------------------------------------------------------------------------------
 
@@ -169,7 +176,7 @@ class Scorer:
     def _measure(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Method:
         methods: list[Method] = ["expanded", "packed"]
         if self.passes.splits:
-            methods.append("split")
+            methods += ["split", "branched"]
         took: dict[Method, float] = {}
         for method in methods * 2:  # the first time of each is its warm-up
             self._finish()

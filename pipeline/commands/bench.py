@@ -1,4 +1,4 @@
-"""`weir bench`: measure the parts that promise a speed; each subcommand loads only what it needs."""
+"""`weir bench`: measure the parts that promise something; each subcommand loads only what it needs."""
 
 import importlib
 from typing import Final
@@ -11,7 +11,23 @@ _BENCHES: Final = {
         "From an upload's record to its committed decision.",
     ),
     "scoring": ("pipeline.commands.bench_scoring", "Many questions over one shared image."),
+    "cascade": (
+        "pipeline.commands.bench_cascade",
+        "What a cheap first classifier saves and costs.",
+    ),
+    "overhead": (
+        "pipeline.commands.bench_overhead",
+        "The whole pipeline beside a bare loop over the same model.",
+    ),
     "queue": ("pipeline.commands.bench_queue", "The review queue under load."),
+    "backtest": (
+        "pipeline.commands.bench_backtest",
+        "A large archive decided again under other policies.",
+    ),
+    "guarantee": (
+        "pipeline.commands.bench_guarantee",
+        "Promises, calibration and audits where the truth is known.",
+    ),
 }
 
 
@@ -35,4 +51,4 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy)
 def command() -> None:
-    """Measure the stream, the scoring and the queue."""
+    """Measure the stream, the scoring, the queue, and whether promises are kept."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from workers.bench_scoring import Measured, Setting
+    from workers.prompt import Wording
 
 
 @click.command()
@@ -30,8 +31,15 @@ if TYPE_CHECKING:
 @click.option("--plain/--no-plain", default=True, help="Whether the plain ways are measured too.")
 @click.option(
     "--sharing",
-    type=click.Choice(["expanded", "packed", "split"]),
+    type=click.Choice(["expanded", "packed", "split", "branched"]),
     help="How questions share the prefix; by default the fastest, measured first.",
+)
+@click.option(
+    "--wording",
+    type=click.Choice(["full", "brief"]),
+    default="full",
+    show_default=True,
+    help="How questions are worded; see workers/README.md.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(  # noqa: PLR0913 -- one argument an option
@@ -44,6 +52,7 @@ def command(  # noqa: PLR0913 -- one argument an option
     threads: int | None,
     plain: bool,
     sharing: str | None,
+    wording: str,
     as_json: bool,
 ) -> None:
     """Measure images a second for several numbers of policies, against plain ways of asking.
@@ -57,7 +66,7 @@ def command(  # noqa: PLR0913 -- one argument an option
         use_threads(threads)
     numbers = [int(count) for count in counts.split(",")]
     setting, found = measure(
-        _asks(Settings().policies),
+        _asks(Settings().policies, wording),  # type: ignore[arg-type]
         numbers,
         shape=shape,  # type: ignore[arg-type]
         device=device,
@@ -66,6 +75,7 @@ def command(  # noqa: PLR0913 -- one argument an option
         repeats=repeats,
         plain=plain,
         method=sharing,  # type: ignore[arg-type]
+        wording=wording,  # type: ignore[arg-type]
         advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
     )
     if as_json:
@@ -75,7 +85,7 @@ def command(  # noqa: PLR0913 -- one argument an option
         _table(setting, found)
 
 
-def _asks(folder: "Path") -> list[str]:
+def _asks(folder: "Path", wording: "Wording" = "full") -> list[str]:
     """Return what the policies ask, and past that what each of their clauses asks alone."""
     from dataclasses import replace
 
@@ -89,7 +99,7 @@ def _asks(folder: "Path") -> list[str]:
         for clause in question.forbidden
         if len(question.forbidden) > 1
     ]
-    return list(dict.fromkeys(prompt.suffix(question) for question in questions + alone))
+    return list(dict.fromkeys(prompt.suffix(question, wording) for question in questions + alone))
 
 
 def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
@@ -107,6 +117,7 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
         "policies",
         "images/s",
         "against one policy",
+        "in CPU time",
         "one by one",
         "one batch",
         "ShieldGemma 2's way",
@@ -115,12 +126,13 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
         "way",
     ):
         table.add_column(name, justify="right")
-    first = found[0].shared_s
+    first, first_cpu = found[0].shared_s, found[0].shared_cpu_s
     for one in found:
         table.add_row(
             str(one.questions),
             f"{1 / one.shared_s:.2f}",
             f"{one.shared_s / first:.2f}×",
+            f"{one.shared_cpu_s / first_cpu:.2f}×",
             *(
                 "–" if seconds is None else f"{1 / seconds:.2f}"
                 for seconds in (one.one_by_one_s, one.one_batch_s, one.replicated_s)

@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.decide import Answer, Origin, decide, hold, questions_for
-from pipeline.messages import Calibration, Content, Decision, Fault, Source, UploadEvent
+from pipeline.decide import Answer, Origin, decide, hold, questions_for, with_doubts
+from pipeline.messages import (
+    Calibration,
+    Content,
+    Decision,
+    Fault,
+    Rationale,
+    Source,
+    UploadEvent,
+)
 from policies.schema import Action, Policy, PolicySet
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -362,3 +370,22 @@ def test_text_read_from_media_is_asked_about() -> None:
 
     assert decided(text_found=True).action is Action.REMOVE
     assert (decided(text_found=False).action, decided(text_found=False).unjudged) == ("allow", ())
+
+
+@pytest.mark.parametrize(
+    ("agreement", "reason"), [(0.4, "disagreement"), (0.5, None), (None, None)]
+)
+def test_disagreeing_reasons_are_a_job(agreement: float | None, reason: str | None) -> None:
+    """What acts for a reason on which drawn answers disagree stays in force, and a person looks."""
+    acted = outcome(answer(probability=0.95))
+    said = Rationale(clause="W1", text="A pistol.", supported=True, agreement=agreement)
+    spoken = acted.model_copy(
+        update={"findings": (acted.findings[0].model_copy(update={"rationale": said}),)}
+    )
+
+    decision = with_doubts(spoken, event(), PolicySet((policy(),)), now=NOW)
+
+    assert decision.action is Action.REMOVE
+    assert (decision.review and decision.review.reason) == reason
+    if decision.review:
+        assert (decision.review.queue, decision.review.questions) == ("weapons", ("weapons",))

@@ -147,7 +147,6 @@ UNBUILT: dict[str, tuple[str, Any]] = {
     "daily_cap": ("daily_cap", 500),
     "review.reviewers": ("review", {"queue": "knives", "reviewers": 2}),
     "review.approval": ("review", {"queue": "knives", "approval": True}),
-    "rationale.samples": ("rationale", {"samples": 4}),
 }
 
 

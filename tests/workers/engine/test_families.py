@@ -154,7 +154,7 @@ def methods_of(made: Any) -> list[Method]:
     if family.tier != "A" or not family.packs:
         return ["expanded"]
     windowed = made.kind in {"gemma3", "gemma3_text", "mistral"}
-    return ["expanded", "packed"] if windowed else ["expanded", "packed", "split"]
+    return ["expanded", "packed"] if windowed else ["expanded", "packed", "split", "branched"]
 
 
 def test_common_beginnings_run_once() -> None:

@@ -15,12 +15,13 @@ from PIL import Image
 
 from policies.question import Question
 from workers import prompt
-from workers.classifier import Classification, Item, Picture
+from workers.classifier import Classification, Item, Picture, Rationale
 from workers.continuing import written
+from workers.generative import GenerativeClassifier
 from workers.loading import load
 from workers.passes import Row
-from workers.rationale import Reasons, only
-from workers.reason import MAX_TEXT, Reason, ask_alone, ask_back, read
+from workers.rationale import Reasons, only, row_for
+from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, ask_back, read
 from workers.spec import ClassifierSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -126,8 +127,8 @@ class Denying(Reasons):
         super().__init__(scorer)
         self._text = text
 
-    def _write(self, row: Row, question: Question) -> str:
-        del row, question
+    def _write(self, row: Row, question: Question, *, draw: int = 0) -> str:
+        del row, question, draw
         return self._text
 
 
@@ -168,3 +169,101 @@ def test_switched_off_reasons_are_empty(
     assert classifier.explain(item, [(questions[0], found)]) == []
     shown = load(replace(spec, rationales=True)).explain(item, [(questions[0], found)])
     assert [reason.question for reason in shown] == ["weapons"]
+
+
+def test_a_reason_continues_where_scoring_was(
+    saved: Callable[[str], Path], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """What was answered with Yes is explained on the prefix that scoring left, with the same words."""
+    classifier = load(ClassifierSpec(model=str(saved("fast_vlm"))))
+    assert isinstance(classifier, GenerativeClassifier)
+    seen = []
+    classifier.model.base_model.vision_tower.register_forward_hook(
+        lambda *_: seen.append(1), prepend=True
+    )
+    item = Item(pictures=(Picture(media=0, pixels=np.asarray(noise(5))),))
+    question = questions[0]
+    one = Classification(question=question.id, score=1.0, media=0)
+
+    def explained() -> tuple[int, list[Rationale]]:
+        before = len(seen)
+        told = classifier.explain(item, [(question, one)])
+        return len(seen) - before, told
+
+    classifier.scorer.keeps = False
+    (alone,) = classifier.classify([item], [question])[0]
+    fresh, first = explained()
+    row = row_for(item, question, item.pictures[0])
+    classifier.scorer.passes.kept.keep(row, classifier.scorer.passes.prefix([row]), 0)
+    continued, again = explained()
+    assert (again, continued < fresh) == (first, True)
+    assert classifier.classify([item], [question])[0][0].score == pytest.approx(
+        alone.score, abs=1e-5
+    )
+
+
+def test_only_what_may_need_a_reason_is_kept(
+    saved: Callable[[str], Path], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """The prefix of an upload stays exactly where one of its questions was answered with Yes."""
+    for rationales in (True, False):
+        classifier = load(ClassifierSpec(model=str(saved("fast_vlm")), rationales=rationales))
+        assert isinstance(classifier, GenerativeClassifier)
+        items = [
+            Item(pictures=(Picture(media=0, pixels=np.asarray(noise(n, 90, 60))),))
+            for n in range(6)
+        ]
+        answers = classifier.classify(items, questions[:2])
+        violating = sum(any(one.score > 0 for one in found) for found in answers)
+        assert len(classifier.scorer.passes.kept) == (violating if rationales else 0)
+
+
+@pytest.mark.parametrize("kind", ["mllama", "idefics", "qwen2_5_vl", "gemma3"])
+def test_what_is_kept_scores_the_same(
+    kind: str, tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """A prefix cut out of a batch gives the scores that it gave in the batch, and another picture none of them."""
+    scorer = tiny(kind).scorer()
+    asks = [prompt.suffix(question) for question in questions[:2]]
+    rows = [
+        Row(shared=prompt.prefix(images=1, caption=words), image=noise(seed), asked=(0, 1))
+        for seed, words in ((1, "for sale"), (2, "a much longer caption than the other one has"))
+    ]
+    apart = [scorer.score([row], asks)[0] for row in rows]
+    with torch.inference_mode():
+        batch = scorer.passes.prefix(rows)
+        for number, row in enumerate(rows):
+            scorer.passes.kept.keep(row, batch, number)
+    assert len(scorer.passes.kept) == 2
+    for row, wanted in zip(rows, apart, strict=True):
+        got = scorer.score([row], asks)[0]
+        assert [o.score for o in got] == pytest.approx([o.score for o in wanted], abs=1e-4)
+    assert scorer.passes.kept.find(replace(rows[0], image=noise(3))) is None
+
+
+def test_drawn_reasons_that_differ_show(
+    saved: Callable[[str], Path], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """With samples a reason says how many drawn ones agree; random weights do not, and the draw repeats."""
+    classifier = load(ClassifierSpec(model=str(saved("fast_vlm"))))
+    item = Item(pictures=(Picture(media=0, pixels=np.asarray(noise(5))),))
+    question = replace(questions[0], samples=3)
+    found = Classification(question="weapons", score=1.0, media=0)
+    (first,) = classifier.explain(item, [(question, found)])
+    assert first.agreement in {0.0, 1 / 3, 2 / 3, 1.0}
+    assert classifier.explain(item, [(question, found)]) == [first]
+    assert classifier.explain(item, [(questions[0], found)])[0].agreement is None
+
+
+def test_agreement_counts_clause_and_place() -> None:
+    """Another clause, another place or no reason disagrees; other words do not."""
+    shown = Reason(clause="W1", text="A pistol.", seen=True, box=(0.1, 0.1, 0.5, 0.5))
+    drawn = [
+        replace(shown, text="A gun."),
+        replace(shown, box=(0.1, 0.1, 0.5, 0.4)),
+        replace(shown, box=(0.6, 0.6, 0.9, 0.9)),
+        replace(shown, clause="W2"),
+        None,
+    ]
+    assert agreement(shown, drawn) == 2 / 5
+    assert agreement(shown, []) is None
