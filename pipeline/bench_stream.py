@@ -185,12 +185,14 @@ def upload(number: int, media: Sequence[str]) -> Outgoing:
 
 def cpu_s(pid: int) -> float | None:
     """Return the CPU seconds of a process and all that it started, or None where the system does not tell."""
+    if not Path("/proc/self/stat").exists():
+        return None
     ticks = 0
     for one in [pid, *descendants(pid)]:
         with suppress(OSError):
             fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
             ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def write_policies(folder: Path) -> None:
