@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from dashboards.console.appealed import appealed
 from pipeline.messages import Decision, Finding, Ticket
 from pipeline.redis import Entry
+from pipeline.review import Terms
 from policies.question import Question
 from policies.queues import Queue
 from policies.schema import PolicySet, Status
@@ -41,8 +43,13 @@ def sheet(
     notes: list[dict[str, Any]],
     hidden: bool,
     link: Callable[[int], str],
+    terms: Terms | None = None,
+    then: PolicySet | None = None,
 ) -> dict[str, Any]:
-    """Return one held job as the page shows it; `hidden` leaves the model's opinion out."""
+    """Return one held job as the page shows it; `hidden` leaves the model's opinion out.
+
+    `terms` say why it stands where it stands; `then` is the policy set under which an appealed decision was made.
+    """
     ticket = entry.ticket
     if ticket is None:
         return {}
@@ -72,6 +79,8 @@ def sheet(
         "context": {k: str(v) for k, v in decision.context.items()},
         "reports": [{"category": r.category or "", "text": r.text or ""} for r in event.reports],
         "appeal": ticket.appeal.text if ticket.appeal else None,
+        "appealed": appealed(decision, asked, then, policies) if ticket.appeal else None,
+        "standing": "" if terms is None else _standing(terms, hidden=hidden),
         "notes": [{"by": n.get("by") or "", "text": n.get("note") or n.get("reason") or ""} for n in notes],
         "before": _before(entry, ticket),
     }  # fmt: skip
@@ -138,6 +147,18 @@ def _odds(finding: Finding) -> str:
     old = " (measured before the policy or the model changed)" if finding.calibration == "stale" else ""  # fmt: skip
     span = f"{low}" if low == high else f"{low} to {high}"
     return f"Of 100 items like this, {span} were violations{old}."
+
+
+def _standing(terms: Terms, *, hidden: bool) -> str:
+    """Return why a job stands where it stands, in words; the model's share in it is an opinion, too."""
+    waited = f"waited {terms.waited_h:.1f} h, which adds {terms.ageing:.1f}"
+    raised = "; raised, because it is overdue" if terms.raised else ""
+    if hidden:
+        return f"{terms.severity} severity; {waited}{raised}"
+    return (
+        f"expected harm {terms.harm:.1f} (probability {terms.probability:.2f}, {terms.severity} severity "
+        f"weighing {terms.weight}, reach {terms.reach:g}); {waited}{raised}"
+    )
 
 
 def _evidence(decision: Decision, asked: list[Question]) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@ from datetime import timedelta
 from secrets import token_hex
 from typing import Final
 
+from dashboards.console.appealed import Past
 from dashboards.console.exposure import Clock
+from dashboards.console.neighbours import Neighbours
 from dashboards.console.oidc import Provider
 from dashboards.console.wishes import Wishes
 from pipeline import kafka
@@ -41,10 +43,13 @@ class Site:
     oidc: Provider | None = None
     #: Where people reach the console, where that is not what their browser says.
     url: str = ""
+    #: The policy set of a digest, as it once was.
+    past: Callable[[str], PolicySet | None] = lambda _: None
     #: How people's settings are read from the log.
     told: Callable[[], list[bytes]] = list
     wishes: Wishes = field(init=False)
     clock: Clock = field(init=False)
+    neighbours: Neighbours = field(init=False)
     secret: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +58,7 @@ class Site:
         object.__setattr__(self, "secret", secret)
         object.__setattr__(self, "wishes", Wishes(self.shelf, self.desk.log, self.told))
         object.__setattr__(self, "clock", Clock(self.desk, self.shelf))
+        object.__setattr__(self, "neighbours", Neighbours(self.desk, self.shelf))
 
     def know(self, person: str, account: Account) -> None:
         """Remember who somebody is whom a provider vouched for, so that they are seen among the others."""
@@ -100,6 +106,7 @@ def open_site(settings: Settings) -> Site:
         invitation=invitation.get_secret_value() if invitation else None,
         oidc=Provider(settings.oidc) if settings.oidc.issuer else None,
         url=settings.console.url.rstrip("/"),
+        past=Past(settings.kafka),
         told=lambda: [r.value for r in kafka.read(settings.kafka, [PEOPLE]) if r.value],
     )
 

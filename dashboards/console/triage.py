@@ -12,7 +12,8 @@ from dashboards.console import signing
 from dashboards.console.access import Here, TurnedAwayError, Visit, Who
 from dashboards.console.pages import page
 from dashboards.console.pictures import copy
-from dashboards.console.sheet import blind, sheet
+from dashboards.console.sheet import blind
+from dashboards.console.showing import link, shown
 from dashboards.console.site import Site
 from pipeline.desk import Answers, Desk
 from pipeline.errors import LeaseLostError, RefusedError
@@ -103,7 +104,7 @@ def claim(body: Claim, site: Here, visit: Who) -> dict[str, Any]:
         handed = _open_desk(site).claim(person, count=body.want - len(entries))
         entries += handed.entries
         reason = handed.reason
-    return {"jobs": [_shown(site, visit, entry) for entry in entries], "reason": reason}
+    return {"jobs": [shown(site, visit, entry) for entry in entries], "reason": reason}
 
 
 @routes.post("/api/renew", name="renew")
@@ -125,7 +126,7 @@ def reveal(body: Lease, site: Here, visit: Who) -> dict[str, Any]:
     site.audit(visit.id, "revealed", job_id=entry.job_id, detail=f"queue {entry.queue}")
     site.clock.begin(person, entry)
     count = len(entry.ticket.event.media) if entry.ticket else 0
-    return {"media": [_link(site, visit, entry, index, clear=True) for index in range(count)]}
+    return {"media": [link(site, visit, entry, index, clear=True) for index in range(count)]}
 
 
 @routes.post("/api/veil", name="veil")
@@ -148,6 +149,9 @@ def medium(token: str, site: Here, visit: Who) -> Response:
         raise TurnedAwayError(403, "reveal the media first")
     if entry.ticket is None or found.index >= len(entry.ticket.event.media):
         raise TurnedAwayError(404, "there is no such medium")
+    if found.clear:
+        detail = f"medium {found.index}, clear"
+        site.audit(visit.id, "saw", job_id=found.job, detail=detail)
     body = copy(entry.ticket.event, found.index, site.store, site.bounds, clear=found.clear)
     return Response(body, media_type="image/jpeg")
 
@@ -255,32 +259,6 @@ def _open_desk(site: Site) -> Desk:
     closed = paused(site)
     queues = {name: queue for name, queue in site.desk.queues.items() if name not in closed}
     return replace(site.desk, queues=queues)
-
-
-def _shown(site: Site, visit: Visit, entry: Entry) -> dict[str, Any]:
-    sealed = entry.queue in site.desk.queues and site.desk.queues[entry.queue].sealed
-    what = "viewed_sealed" if sealed else "viewed"
-    site.audit(visit.id, what, job_id=entry.job_id, detail=f"queue {entry.queue}")
-    return sheet(
-        entry,
-        site.desk.policies(),
-        site.desk.queues,
-        notes=site.desk.notes(entry.job_id),
-        hidden=blind(entry.job_id, site.blind),
-        link=lambda index: _link(site, visit, entry, index, clear=False),
-    )
-
-
-def _link(site: Site, visit: Visit, entry: Entry, index: int, *, clear: bool) -> str:
-    token = signing.link(
-        site.secret,
-        person=visit.id,
-        job=entry.job_id,
-        lease=entry.lease,
-        index=index,
-        clear=clear,
-    )
-    return f"/media/{token}"
 
 
 def _held(site: Site, person: Person, lease: Lease) -> Entry:

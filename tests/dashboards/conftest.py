@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -21,10 +21,13 @@ from dashboards.console import access
 from dashboards.console.app import console
 from dashboards.console.site import Site
 from pipeline.desk import Desk, Rules
+from pipeline.escalate import Escalate
 from pipeline.messages import (
     AUDIT,
+    DECISIONS,
     REVIEWS,
     TICKETS,
+    VERDICTS,
     Content,
     Decision,
     Finding,
@@ -34,15 +37,20 @@ from pipeline.messages import (
     Ticket,
     UploadEvent,
 )
-from pipeline.people import Account, Accounts, add, hashed
+from pipeline.people import ROLES, Account, Accounts, add, hashed
+from pipeline.records import Partition
 from pipeline.redis import Projected, ReviewQueue, Shelf
 from pipeline.review import job_of
-from pipeline.stub import StubBroker, StubLog
+from pipeline.stub import StubBroker, StubLink, StubLog
+from pipeline.watchdog import Watchdog
+from pipeline.weighing import Weighing
 from policies.folder import read_policies
 from policies.schema import Action, Severity, Status
 from workers.store import Access, open_stores
 
 POLICIES = read_policies(Path(__file__).parents[2] / "policies")
+#: Stored words that would change the page's title if they ever ran.
+MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
 PASSWORD = "a long enough password"
 #: What of Chromium's own a test has no use for.
 ARGUMENTS = (
@@ -59,11 +67,16 @@ class House:
     site: Site
     broker: StubBroker
     chromium: Browser
+    clerk: Escalate = field(init=False)
     offset: int = 0
     open: list[BrowserContext] = field(default_factory=list)
 
     def put(self, name: str, *, policy: str = "weapons", text: str = "", **said: Any) -> None:
         """Project one job: an upload that a policy wants a person to see."""
+        self.project(self.ticket(name, policy=policy, text=text, **said))
+
+    def ticket(self, name: str, *, policy: str = "weapons", text: str = "", **said: Any) -> Ticket:
+        """Return the ticket of an upload that a policy wants a person to see."""
         more = {"queue": "weapons", "interval": (0.62, 0.79), "rationale": None, **said}
         clause = more.get("clause")
         question = policy if clause is None else f"{policy}/{clause}"
@@ -71,10 +84,11 @@ class House:
             {
                 "event_id": name,
                 "content_id": f"c-{name}",
-                "author_id": "a-9",
+                "author_id": more.get("author", "a-9"),
                 "media": [] if more.get("media") is False else [{"uri": "weapon.png"}],
                 "text": text,
                 "context": {"surface": "feed"},
+                "reports": more.get("reports", []),
             }
         )
         finding = Finding(
@@ -91,29 +105,50 @@ class House:
             calibration="fresh" if more["interval"] else "none",
             answered_by="sha256:m",
             rationale=None if more["rationale"] is None else Rationale(**more["rationale"]),
+            evidence=more.get("evidence", ()),
             outcome="review",
         )
+        others = [
+            finding.model_copy(
+                update={
+                    "question": asked,
+                    "policy": asked.partition("/")[0],
+                    "clause": asked.partition("/")[2] or None,
+                    "rationale": None,
+                }
+            )
+            for asked in more.get("questions", ())
+            if asked != question
+        ]
         decision = Decision(
             decision_id=name,
             source=Source(topic="media.uploads", partition=0, offset=self.offset),
             event_id=name,
             content_id=f"c-{name}",
-            author_id="a-9",
-            content=Content(media=(f"sha256:{name}",), language=more.get("language")),
+            author_id=more.get("author", "a-9"),
+            content=Content(
+                media=(f"sha256:{more.get('same', name)}",), language=more.get("language")
+            ),
             context={"surface": "feed"},
             action=Action.HOLD,
             review=Review(
                 queue=more["queue"],
                 priority=20.0,
                 due_at=None,
+                reviewers=more.get("reviewers", 1),
                 reason=more.get("reason", "band"),
                 questions=more.get("questions", (question,)),
             ),
-            findings=(finding,),
-            policy_set=POLICIES.digest,
+            findings=(finding, *others),
+            policy_set=more.get("policy_set", POLICIES.digest),
+            decided_by="person" if "decided_by" in more else "pipeline",
+            reviewer=more.get("decided_by"),
             decided_at=datetime.now(UTC),
         )
-        ticket = Ticket(decision=decision, event=event)
+        return Ticket(decision=decision, event=event)
+
+    def project(self, ticket: Ticket) -> None:
+        """Project the job of a ticket, as escalate does."""
         now = datetime.now(UTC) - timedelta(seconds=60 - self.offset)
         job = job_of(ticket, POLICIES, POLICIES.queues, recorded_at=now)
         self.site.desk.queue.project(
@@ -124,6 +159,19 @@ class House:
             tickets=[Projected(offset=self.offset, ticket=ticket, job=job)],
         )
         self.offset += 1
+
+    def deliver(self) -> list[Decision]:
+        """Have escalate take the verdicts whose time to be undone is over; return every decision by a person."""
+        self.clerk._send_ripe()
+        self.clerk.poll(timeout_s=0.0)
+        self.clerk.step()
+        self.clerk.decide()
+        return [Decision.model_validate(said) for said in self.seen(DECISIONS)]
+
+    def set(self, **fields: Any) -> None:
+        """Set the desk's rules anew, and how long an answer can be undone: at once it counts."""
+        said = {"undo_for": timedelta(milliseconds=1), **fields}
+        object.__setattr__(self.site.desk, "rules", replace(Rules(), **said))
 
     def cookie(self, person: str) -> dict[str, str]:
         """Return the cookie of a new session."""
@@ -192,6 +240,17 @@ def _console(
             {"password": password, "roles": roles, "skills": skills, "languages": ("en", "de")}
         )
         add(people, name, account)
+    whole = Account.model_validate(
+        {
+            "name": MARKUP,
+            "password": password,
+            "roles": ROLES,
+            "skills": skills,
+            "languages": ("en", "de"),
+            "sealed": everywhere,
+        }
+    )
+    add(people, "all", whole)
     add(people, "tim", Account(password=password, queues=everywhere[:1]))
     url = f"redis://127.0.0.1:{redis_server}/0"
     broker = StubBroker()
@@ -232,6 +291,8 @@ def _console(
 def house(_console: House, redis_url: str) -> Iterator[House]:
     """Return the console with an empty queue."""
     _console.broker.records.clear()
+    _console.broker.marks.clear()
+    _console.clerk = clerk_of(_console)
     _console.offset = 0
     for topic in (TICKETS, REVIEWS):
         _console.site.desk.queue.begin(topic, 0, 0)
@@ -240,6 +301,40 @@ def house(_console: House, redis_url: str) -> Iterator[House]:
     for context in _console.open:
         context.close()
     _console.open.clear()
+    object.__setattr__(_console.site.desk, "rules", Rules())
+    object.__setattr__(_console.site, "blind", 0.0)
+
+
+class Still:
+    """A projection that has nothing to project: these tests project their jobs themselves."""
+
+    generation = 1
+
+    def caught_up(self) -> bool:
+        """Return that it has caught up."""
+        return True
+
+    def complete(self) -> None:
+        """Have nothing to wait for."""
+
+
+def clerk_of(house: House) -> Escalate:
+    """Return an escalate that reads the verdicts of the console's own log and commits to it."""
+    still: Any = Still()
+    log: Any = StubLog(house.broker)
+    queue = house.site.desk.queue
+    return Escalate(
+        link=StubLink(house.broker, Partition(VERDICTS, 0)),
+        replay=still,
+        producer=log,
+        queue=queue,
+        projection=still,
+        weighing=Weighing(
+            queue=queue, projection=still, policies=lambda: POLICIES, clock=time.time
+        ),
+        queues=POLICIES.queues,
+        watchdog=Watchdog(limit_s=60),
+    )
 
 
 def drawing() -> bytes:

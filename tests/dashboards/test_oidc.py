@@ -24,7 +24,7 @@ from pipeline.config import Oidc
 from pipeline.errors import RefusedError
 
 SLOW_S = 120
-PEOPLE = {
+PEOPLE: dict[str, dict[str, Any]] = {
     "eva": {"name": "Eva", "groups": ["moderators", "cyclists"], "weir_languages": ["de"]},
     "lou": {"groups": ["heads"]},
     "max": {"groups": ["cyclists"]},

@@ -9,6 +9,7 @@ from dashboards.console.sheet import blind
 from pipeline.messages import PEOPLE, REVIEWS
 from pipeline.review import Person
 
+#: The account `all` has the same for its name.
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
 RATIONALE = {"clause": "W1", "text": f"A pistol. {MARKUP}", "supported": True}
 
@@ -146,10 +147,12 @@ def test_all_that_a_decision_needs_is_on_one_screen(house: Any) -> None:
 
 
 def test_stored_markup_is_words(house: Any) -> None:
-    """Markup in a caption, a rationale and a note is shown as it was written and never runs."""
-    house.put("one", text=MARKUP, rationale=RATIONALE)
+    """Markup in captions, rationales, notes, names, reports and appeals is shown as it was written and never runs."""
+    report = {"category": MARKUP, "text": MARKUP}
+    house.put("one", text=MARKUP, rationale=RATIONALE, author=MARKUP, reports=[report])
+    house.site.desk.note(Person(id="lea", roles=frozenset({"lead"})), "one", MARKUP)
     errors: list[str] = []
-    page = house.page("ann", "/own")
+    page = house.page("all", "/own")
     page.on("console", lambda message: errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto("/triage")
@@ -157,7 +160,18 @@ def test_stored_markup_is_words(house: Any) -> None:
 
     assert shown(page) == MARKUP
     assert MARKUP in page.locator("#rationale").inner_text()
+    page.keyboard.press("d")
+    assert page.locator("#facts").inner_text().count(MARKUP) == 4
+    page.keyboard.press("n")
+    page.keyboard.type(MARKUP)
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(200)
     assert page.title() == "Review · Weir"
+    for path, title in {"/lead": "Queues", "/wellbeing": "Wellbeing", "/own": "You"}.items():
+        page.goto(path)
+        expect(page.locator("body")).to_contain_text(MARKUP, timeout=60_000)
+        page.wait_for_timeout(200)
+        assert page.title() == f"{title} · Weir"
     assert errors == []
 
 

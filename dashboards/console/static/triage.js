@@ -78,6 +78,7 @@ function show(said = {}) {
   at("caption").textContent = job.caption;
   at("caption").hidden = !job.caption;
   facts(job);
+  alike(job);
   before(job);
   at("note").value = job.note;
   veil.show(job);
@@ -97,22 +98,53 @@ function due(job) {
 }
 
 function facts(job) {
-  const rows = [["Author", job.author || "unknown"], ...Object.entries(job.context)];
+  const rows = [["Author", job.author || "unknown"]];
+  for (const item of job.author_before) rows.push(["Sent before", became(item)]);
+  rows.push(...Object.entries(job.context), ["Stands here by", job.standing]);
   for (const report of job.reports) rows.push([`Report: ${report.category}`, report.text]);
   for (const note of job.notes) rows.push([`Note by ${note.by}`, note.text]);
   at("facts").replaceChildren(...rows.flatMap(([name, words]) => [made("dt", name), made("dd", words)]));
   at("more").open = false;
 }
 
+function became(item) {
+  const when = item.at ? `, ${new Date(item.at).toLocaleDateString()}` : "";
+  return `${item.caption ? `“${item.caption}” ` : ""}${item.became}${when}`;
+}
+
+// Items with the same media: what they say may differ, so each is answered by itself.
+function alike(job) {
+  const count = job.similar.length;
+  at("alike").hidden = !count;
+  at("alike").open = false;
+  at("alike-count").textContent = count === 1 ? "1 other item with the same media" : `${count} other items with the same media`;
+  at("alike-items").replaceChildren(...job.similar.map((item) => made("li", became(item))));
+}
+
 function before(job) {
   const parts = [];
-  if (job.appeal !== null) parts.push(made("h3", "The author says"), made("p", job.appeal));
+  if (job.appeal !== null) {
+    parts.push(made("h3", "The author says"), made("p", job.appeal), made("h3", "The decision"), made("p", job.appealed.decision));
+    for (const rule of job.appealed.rules) parts.push(...reads(job.appealed, rule));
+  }
   job.before.forEach((verdict, index) => {
     const note = verdict.note ? ` (“${verdict.note}”)` : "";
     parts.push(made("p", `Reviewer ${index + 1}: ${verdict.said.join(", ")}${note}`));
   });
   at("before").replaceChildren(...parts);
   at("before").hidden = !parts.length;
+}
+
+function reads(appealed, rule) {
+  if (!appealed.known) return [made("p", `How the policy ${rule.title} read then is not known any more.`)];
+  if (rule.same) return [made("p", `The policy ${rule.title} reads today as it did then.`)];
+  const lines = (words) => (words.length ? words : ["(nothing)"]).map((line) => made("li", line));
+  const lists = [["then", rule.then], ["now", rule.now]].map(([when, words]) => {
+    const list = document.createElement("ul");
+    list.append(...lines(words));
+    return [made("p", `What ${rule.title} said ${when} only:`), list];
+  });
+  return lists.flat();
 }
 
 // The question and its answers.
@@ -377,6 +409,7 @@ const KEYS = {
   z: () => veil.zoom(),
   n: () => at("note").focus(),
   d: () => (at("more").open = !at("more").open),
+  l: () => (at("alike").open = !at("alike").open),
   s: () => give("skip"),
   m: () => give("move"),
   e: () => give("escalate"),

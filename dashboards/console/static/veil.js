@@ -4,6 +4,7 @@ import { call } from "./call.js";
 
 const IDLE_MS = 30_000;
 const frame = document.querySelector("#media");
+const frames = document.querySelector("#frames");
 const button = document.querySelector("#reveal");
 
 function drawn(link) {
@@ -30,6 +31,7 @@ export class Veil {
     }
     addEventListener("blur", () => this.close());
     addEventListener("pagehide", () => this.close());
+    new ResizeObserver(() => this.place()).observe(frame);
     document.addEventListener("visibilitychange", () => document.hidden && this.close());
     if (setup.reveal === "hold") {
       button.addEventListener("pointerdown", () => this.reveal());
@@ -62,18 +64,45 @@ export class Veil {
       const none = document.createElement("p");
       none.textContent = "No media: the words alone.";
       frame.replaceChildren(none);
+      frames.textContent = "";
       button.hidden = true;
       return;
     }
     button.hidden = false;
     button.replaceChildren(...this.label(how));
-    frame.replaceChildren(
-      ...links.map((link, index) => {
-        const picture = this.ready.get(link) ?? drawn(link);
-        picture.alt = picture.dataset.broken ?? `Medium ${index + 1} of ${links.length}, ${how}`;
-        return picture;
-      }),
-    );
+    const pictures = links.map((link, index) => {
+      const picture = this.ready.get(link) ?? drawn(link);
+      picture.alt = picture.dataset.broken ?? `Medium ${index + 1} of ${links.length}, ${how}`;
+      picture.addEventListener("load", () => this.place());
+      return picture;
+    });
+    this.boxes = this.marks(pictures);
+    frame.replaceChildren(...pictures, ...this.boxes.map(({ box }) => box));
+    const times = this.job.evidence.filter(({ time_s }) => time_s !== null);
+    frames.textContent = times.map(({ time_s }) => `Evidence at ${time_s.toFixed(1)} s`).join(", ");
+    this.place();
+  }
+
+  // Where the model's reason points to: frames laid over the media, whose place follows theirs.
+  marks(pictures) {
+    return this.job.evidence
+      .filter(({ box, time_s, media }) => box && time_s === null && pictures[media])
+      .map(({ box: [left, top, right, bottom], media }) => {
+        const box = document.createElement("span");
+        box.className = "evidence";
+        box.title = "The model's evidence";
+        return { box, picture: pictures[media], left, top, right, bottom };
+      });
+  }
+
+  place() {
+    for (const { box, picture, left, top, right, bottom } of this.boxes ?? []) {
+      box.style.left = `${picture.offsetLeft + left * picture.offsetWidth}px`;
+      box.style.top = `${picture.offsetTop + top * picture.offsetHeight}px`;
+      box.style.width = `${(right - left) * picture.offsetWidth}px`;
+      box.style.height = `${(bottom - top) * picture.offsetHeight}px`;
+      box.hidden = !picture.complete;
+    }
   }
 
   label(how) {
@@ -125,5 +154,6 @@ export class Veil {
 
   zoom() {
     frame.classList.toggle("zoomed");
+    this.place();
   }
 }

@@ -1,0 +1,92 @@
+"""What stands beside a job: items with the same media, what the same author sent before, and what became of them.
+
+An item is known here once it was handed out. Nothing of a sealed queue is remembered, nor shown beside one; beside an
+item of known answer nothing is shown that would tell it.
+"""
+
+from datetime import UTC
+from typing import Any, Final
+
+from pipeline.desk import Desk
+from pipeline.messages import Decision
+from pipeline.redis import Entry, Shelf
+
+#: How many are remembered for one medium and one author, how many of them are shown, and for how long.
+_KEPT: Final = 30
+_SHOWN: Final = 5
+_FOR_S: Final = 7 * 24 * 3600
+_CAPTION: Final = 160
+
+_DONE: Final = {
+    "allow": "allowed",
+    "restrict": "restricted",
+    "hold": "held back",
+    "remove": "removed",
+}
+
+
+class Neighbours:
+    """Remembers which jobs share media or an author."""
+
+    def __init__(self, desk: Desk, shelf: Shelf) -> None:
+        self._desk = desk
+        self._shelf = shelf
+
+    def of(self, entry: Entry, *, hidden: bool) -> dict[str, list[dict[str, Any]]]:
+        """Return what stands beside a job, and remember the job; `hidden` leaves out what no person decided."""
+        if entry.ticket is None or self._sealed(entry.queue):
+            return {"similar": [], "author_before": []}
+        decision = entry.ticket.decision
+        alike = [f"alike:{digest}" for digest in decision.content.media]
+        author = [f"author:{decision.author_id}"] if decision.author_id else []
+        golden = entry.part == "golden"
+        found = {
+            "similar": [] if golden else self._shown(entry, alike, hidden=hidden),
+            "author_before": [] if golden else self._shown(entry, author, hidden=hidden),
+        }
+        if not golden:
+            for name in (*alike, *author):
+                self._shelf.push(name, entry.job_id, keep=_KEPT, for_s=_FOR_S)
+        return found
+
+    def _shown(self, entry: Entry, names: list[str], *, hidden: bool) -> list[dict[str, Any]]:
+        ids = dict.fromkeys(job for name in names for job in self._shelf.pushed(name))
+        found: list[dict[str, Any]] = []
+        for job_id in ids:
+            if job_id == entry.job_id or len(found) == _SHOWN:
+                continue
+            said = self._became(job_id, hidden=hidden)
+            if said is not None:
+                found.append(said)
+        return found
+
+    def _became(self, job_id: str, *, hidden: bool) -> dict[str, Any] | None:
+        marker = self._desk.queue.marker(job_id)
+        if marker is None:
+            waiting = self._desk.entry(job_id)
+            if waiting is None or waiting.ticket is None or self._sealed(waiting.queue):
+                return None
+            text = waiting.ticket.event.text
+            return {"caption": text[:_CAPTION], "became": "waits for a person", "at": None}
+        made = next((t for m in marker.made if (t := self._desk.queue.ticket(m)) is not None), None)
+        if made is None:
+            return None
+        decision = made.decision
+        if decision.review is not None and self._sealed(decision.review.queue):
+            return None
+        if hidden and decision.decided_by != "person":
+            return None
+        return {
+            "caption": made.event.text[:_CAPTION],
+            "became": self._words(decision),
+            "at": marker.at.astimezone(UTC).isoformat(),
+        }
+
+    def _words(self, decision: Decision) -> str:
+        by = "by a person" if decision.decided_by == "person" else "by the pipeline"
+        known = self._desk.policies().by_name
+        why = known[decision.notice].title if decision.notice and decision.notice in known else ""
+        return f"{_DONE[decision.action.value]} {by}" + (f": {why}" if why else "")
+
+    def _sealed(self, queue: str) -> bool:
+        return queue in self._desk.queues and self._desk.queues[queue].sealed
