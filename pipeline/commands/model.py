@@ -125,6 +125,22 @@ def evaluate(
         _evaluated(found, chosen)
 
 
+@command.command(
+    "train-mini",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train_mini(arguments: tuple[str, ...]) -> None:
+    """Train the bundled model anew from drawings; --help says how."""
+    from workers.mini.train import main
+
+    try:
+        main(arguments, name="weir model train-mini")
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @command.command()
 @click.option("--classifier", "name", help="Configured name; the first by default.")
 @click.option("--count", default=100, show_default=True, help="Trials of each check.")

@@ -29,7 +29,8 @@ def export(folder: Path, policies: Path, *, split: Split, seed: int, count: int)
             row = {
                 "id": f"{split}-{seed}-{number}",
                 "media": [name],
-                "caption": scene.caption,
+                # Labels have no text of the image, and what it says counts like the caption.
+                "caption": f"{scene.caption} {scene.text_in_image}".strip(),
                 "answers": dict(scene.answers),
             }
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")

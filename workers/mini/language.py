@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +31,15 @@ CELLS = 64
 
 #: Kinds of questions by length, and how many of them share one picture in training: rows of one length waste nothing.
 SHORT, LONG = ("plain", "inverted", "caption", "act", "together"), ("carve-out", "many", "theme")
-QUESTIONS = {SHORT: 8, LONG: 4}
+#: What broken policies are explained: a step of its own, so that reasons are learned from many at once.
+WHY = ("many", "many", "theme", "plain")
+QUESTIONS = {SHORT: 8, LONG: 4, WHY: 4}
 
-#: How often a training step has short questions.
+#: How often a training step has short questions, and how often reasons alone where a plan asks for them.
 SHORTS = 0.55
+
+#: How much each part of a reason counts: most of its tokens are the same in every reason and teach nothing.
+REPLY_WEIGHTS = {"clause": 6.0, "text": 3.0, "box": 1.5, "": 0.2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +55,8 @@ class LanguagePlan:
     """How long, how and on what the language part is trained.
 
     `seen` and `checked` are files of sights to learn from and to follow the training by; without
-    them sights are imagined. `imagine` is the share that is imagined all the same.
+    them sights are imagined. `imagine` is the share that is imagined all the same; `reasons` the share of steps that
+    ask for nothing but reasons.
     """
 
     name: str
@@ -62,6 +69,7 @@ class LanguagePlan:
     checked: Path | None = None
     imagine: float = 1.0
     explain: float = 0.2
+    reasons: float = 0.0
     weights: Mapping[str, float] = field(
         default_factory=lambda: {"answer": 1.0, "reply": 0.25, "noun": 0.7, "clause": 0.7}
     )
@@ -138,7 +146,7 @@ class Row:
     answers: list[tuple[int, bool]]
     nouns: list[tuple[int, bool, bool]]
     clauses: list[tuple[int, bool]]
-    replies: list[tuple[int, int]]
+    replies: list[tuple[int, int, float]]
 
 
 class Packer:
@@ -182,9 +190,14 @@ class Packer:
                 made.clauses.append((base + int(np.searchsorted(ends, end)), held))
             whole = [*tokens, self._assistant]
             if item.reply:
-                reply = [*self.words(item.reply, add_special_tokens=False)["input_ids"], self._end]
+                coded_reply = self.words(
+                    item.reply, add_special_tokens=False, return_offsets_mapping=True
+                )
+                reply = [*coded_reply["input_ids"], self._end]
+                counts = [*weights(item.reply, coded_reply["offset_mapping"]), REPLY_WEIGHTS[""]]
                 made.replies.extend(
-                    (base + len(whole) - 1 + place, token) for place, token in enumerate(reply)
+                    (base + len(whole) - 1 + place, token, count)
+                    for place, (token, count) in enumerate(zip(reply, counts, strict=True))
                 )
                 whole += reply[:-1]
             else:
@@ -193,6 +206,21 @@ class Packer:
             made.positions.extend(range(start, start + len(whole)))
             made.segments.extend([number] * len(whole))
         return made
+
+
+def weights(reply: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
+    """Return how much each token of a reason counts in training, by the part that it belongs to."""
+    parts = re.fullmatch(
+        r'\{"clause":"(?P<clause>[^"]*)","text":"(?:Shows )?(?P<text>.*)","media":0,"box":(?P<box>.*)\}',
+        reply,
+    )
+    if parts is None:
+        return [1.0] * len(offsets)
+    spans = {name: parts.span(name) for name in ("clause", "text", "box")}
+    return [
+        REPLY_WEIGHTS[next((name for name, (a, b) in spans.items() if start < b and end > a), "")]
+        for start, end in offsets
+    ]
 
 
 def lesson(
@@ -204,7 +232,11 @@ def lesson(
     items = []
     for kind in teacher.kinds(said.upload, QUESTIONS[among], among):
         asked = teacher.ask(said.upload, kind)
-        why = bool(asked.broken(said.upload)) and teacher.rng.random() < explain
+        for _ in range(8 if among == WHY else 0):
+            if asked.broken(said.upload):
+                break
+            asked = teacher.ask(said.upload, kind)
+        why = bool(asked.broken(said.upload)) and (among == WHY or teacher.rng.random() < explain)
         items.append(teacher.item(asked, said, sight.shown, explain=why))
     content = prompt.prefix(
         images=1, caption=said.caption, text_in_image=said.text_in_image
@@ -219,24 +251,22 @@ def collate(rows: Sequence[Row], sights: Sequence[Sight], pad: int) -> dict[str,
     def filled(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
         return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
 
-    def flat(part: str) -> npt.NDArray[np.int64]:
+    def flat(part: str) -> npt.NDArray[np.float64]:
         found = [
             (number * width + place[0], *place[1:])
             for number, row in enumerate(rows)
             for place in getattr(row, part)
         ]
-        size = {"nouns": 3}.get(part, 2)
-        return np.array(found, np.int64).reshape(-1, size)
+        size = {"nouns": 3, "replies": 3}.get(part, 2)
+        return np.array(found, np.float64).reshape(-1, size)
 
     return {
         "ids": filled([row.ids for row in rows], pad),
         "positions": filled([row.positions for row in rows], 0),
         "segments": filled([row.segments for row in rows], -1),
         "outputs": torch.from_numpy(np.stack([sight.outputs for sight in sights])),
-        **{
-            part: torch.from_numpy(flat(part))
-            for part in ("answers", "nouns", "clauses", "replies")
-        },
+        **{part: torch.from_numpy(flat(part)).long() for part in ("answers", "nouns", "clauses")},
+        "replies": torch.from_numpy(flat("replies")),
     }
 
 
@@ -254,6 +284,8 @@ def _teach(
         teacher = Teacher(rng)
         sights = [_sight(rng, seen, plan.imagine) for _ in range(plan.uploads)]
         among = SHORT if rng.random() < SHORTS else LONG
+        if rng.random() < plan.reasons:
+            among = WHY
         rows = [lesson(teacher, packer, sight, among, explain=plan.explain) for sight in sights]
         batch = collate(rows, sights, words.pad_token_id)
         queue.put({key: value.numpy() for key, value in batch.items()})
@@ -367,9 +399,13 @@ def losses(
         batch[part] for part in ("answers", "replies", "nouns", "clauses")
     )
     wanted = torch.where(answers[:, 1] == 1, marks.yes, marks.no)
-    made = {"answer": functional.cross_entropy(model.lm_head(last[answers[:, 0]]), wanted)}
+    made: dict[str, torch.Tensor] = {}
+    if len(answers):
+        made["answer"] = functional.cross_entropy(model.lm_head(last[answers[:, 0]]), wanted)
     if len(replies):
-        made["reply"] = _reply_loss(model.lm_head(last[replies[:, 0]]), replies[:, 1], marks.near)
+        places, wanted = replies[:, 0].long(), replies[:, 1].long()
+        each = _reply_loss(model.lm_head(last[places]), wanted, marks.near)
+        made["reply"] = (each * replies[:, 2]).sum() / replies[:, 2].sum()
     if len(nouns):
         seen = probes.noun(states[Probes.NOUN_LAYER].flatten(0, 1)[nouns[:, 0]])
         made["noun"] = functional.binary_cross_entropy_with_logits(seen, nouns[:, 1:].float())
@@ -380,12 +416,12 @@ def losses(
 
 
 def _reply_loss(logits: torch.Tensor, wanted: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-    """Return the loss of a rationale's tokens; a number near the right one is nearly right."""
+    """Return the loss of each of a rationale's tokens; a number near the right one is nearly right."""
     chances = logits.log_softmax(-1)
     number = near[wanted].sum(-1) > 0
     exact = -chances.gather(1, wanted[:, None]).squeeze(1)
     about = -(near[wanted] * chances).sum(-1)
-    return torch.where(number, about, exact).mean()
+    return torch.where(number, about, exact)
 
 
 class Marks:

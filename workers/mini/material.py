@@ -20,7 +20,8 @@ import resvg_py
 from PIL import Image, ImageDraw, ImageFont
 from rich.progress import track
 
-from workers.mini.concepts import CONCEPTS
+from workers.mini import icons
+from workers.mini.concepts import CONCEPTS, INDEX
 
 #: Where material is kept, apart from the repository.
 FOLDER = Path(__file__).parent / "material"
@@ -117,7 +118,15 @@ REAL_PISTOLS = frozenset(
 )
 
 #: Styles of one colour, which is chosen when a drawing is placed.
-ONE_COLOUR = frozenset({"high-contrast", "monotone", "game-icons", "symbola"})
+ONE_COLOUR = frozenset({"high-contrast", "monotone", "game-icons", "symbola", "noto-font", "icons"})
+
+#: Styles that are not in `STYLES`, in the order of their numbers after it; all of them are for training.
+#: `icons` and `icons-coloured` are many sets of `icons.py` together: they are as one hand.
+MORE_STYLES = ("symbola", "fluent-3d", "noto-font", "icons", "icons-coloured")
+
+#: Fluent's rendered drawings (MIT), and Google's font of outlines (OFL-1.1) in three weights.
+FLUENT_3D = "@lobehub/fluent-emoji-3d@1.1.0"
+NOTO_FONT = "@fontsource/noto-emoji@5.3.2"
 
 #: The one concept for which the second unseen style is used.
 ONLY_PISTOL = "emojione-v1"
@@ -153,7 +162,7 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "1f376": ("sake-bottle", "sakebottleandcup"),
     "1f6ac": ("smokingsymbol",),
     "1f0cf": ("card-joker", "card-ace-spades", "card-king-hearts", "card-random"),
-    "1f4b0": ("money-stack", "swap-bag"),
+    "1f4b0": ("swap-bag",),
     "1f48e": ("cut-diamond", "emerald", "gems"),
     "1f480": ("death-skull", "skull-crossed-bones", "broken-skull"),
     "1f4a5": ("bright-explosion", "spiky-explosion", "mine-explosion"),
@@ -207,7 +216,7 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
         "dice-six-faces-five",
         "perspective-dice-six-faces-random",
     ),
-    "1f4b5": ("dollar-banknote", "banknotedollar"),
+    "1f4b5": ("dollar-banknote", "banknotedollar", "money-stack"),
     "1f46e": (
         "police-officer",
         "man-police-officer-1",
@@ -250,13 +259,13 @@ def squared(image: Image.Image, side: int = SIDE) -> Pixels:
     return np.asarray(canvas, np.uint8)
 
 
-def fetch(style: Style, packs: Path) -> Path:
-    """Return a style's npm archive, fetched with ``npm pack`` unless it is in `packs` already."""
-    stem, version = style.package.lstrip("@").replace("/", "-").rsplit("@", 1)
+def fetch(package: str, packs: Path) -> Path:
+    """Return an npm archive, fetched with ``npm pack`` unless it is in `packs` already."""
+    stem, version = package.lstrip("@").replace("/", "-").rsplit("@", 1)
     archive = packs / f"{stem}-{version}.tgz"
     if not archive.exists():
         packs.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", "--silent", style.package]
+        command = ["npm", "pack", "--silent", package]
         subprocess.run(command, cwd=packs, check=True, capture_output=True)
     return archive
 
@@ -264,7 +273,7 @@ def fetch(style: Style, packs: Path) -> Path:
 def _emoji_names(packs: Path) -> dict[str, str]:
     """Return the name of each code point, from the one set that lists them."""
     noto = next(style for style in STYLES if style.name == "noto")
-    with tarfile.open(fetch(noto, packs)) as archive:
+    with tarfile.open(fetch(noto.package, packs)) as archive:
         chars: dict[str, str] = json.load(_member(archive, "package/chars.json"))
     return {point.replace("-fe0f", ""): name for point, name in chars.items()}
 
@@ -279,17 +288,17 @@ def _member(archive: tarfile.TarFile, name: str) -> io.BytesIO:
 
 def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]:
     """Return SVG texts by code point, `other:…` for drawings of other things."""
-    with tarfile.open(fetch(style, packs)) as archive:
-        icons = json.load(_member(archive, "package/icons.json"))
-    table, aliases = icons["icons"], icons.get("aliases", {})
+    with tarfile.open(fetch(style.package, packs)) as archive:
+        whole = json.load(_member(archive, "package/icons.json"))
+    table, aliases = whole["icons"], whole.get("aliases", {})
     points = {point for concept in CONCEPTS for point in concept.drawings}
 
     def svg(name: str) -> str | None:
         icon = table.get(name) or table.get(aliases.get(name, {}).get("parent", ""))
         if icon is None:
             return None
-        width = icon.get("width", icons.get("width", 16))
-        height = icon.get("height", icons.get("height", 16))
+        width = icon.get("width", whole.get("width", 16))
+        height = icon.get("height", whole.get("height", 16))
         body = icon["body"]
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -319,7 +328,7 @@ def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]
 
 def _twemoji(style: Style, packs: Path) -> dict[str, str]:
     points = {point for concept in CONCEPTS for point in concept.drawings}
-    with tarfile.open(fetch(style, packs)) as archive:
+    with tarfile.open(fetch(style.package, packs)) as archive:
         files = {member.name: member for member in archive.getmembers()}
         return {
             point: _member(archive, f"package/{point}.svg").read().decode()
@@ -337,6 +346,51 @@ def _symbola() -> Iterator[tuple[str, Pixels]]:
         canvas = Image.new("RGBA", (260, 260), (0, 0, 0, 0))
         ImageDraw.Draw(canvas).text((30, 20), chr(int(point, 16)), font=font, fill=(0, 0, 0, 255))
         yield point, squared(canvas)
+
+
+def _fluent_3d(packs: Path) -> Iterator[tuple[int, Pixels]]:
+    points = {point for concept in CONCEPTS for point in concept.drawings}
+    with tarfile.open(fetch(FLUENT_3D, packs)) as archive:
+        for member in archive.getmembers():
+            point = Path(member.name).stem.removesuffix("-fe0f")
+            if point in points and member.name.endswith(".webp"):
+                image = Image.open(_member(archive, member.name)).convert("RGBA")
+                yield concept_of(point, "fluent-3d"), squared(image)
+
+
+def _noto_font(packs: Path) -> Iterator[tuple[int, Pixels]]:
+    points = sorted({point for concept in CONCEPTS for point in concept.drawings})
+    with tarfile.open(fetch(NOTO_FONT, packs)) as archive:
+        names = [member.name for member in archive.getmembers()]
+        for weight in (300, 400, 700):
+            for name in names:
+                if not name.endswith(f"-{weight}-normal.woff"):
+                    continue
+                raw = _member(archive, name).read()
+                font = ImageFont.truetype(io.BytesIO(raw), 160)
+                absent = bytes(font.getmask("\U0010fffd", mode="L"))
+                for point in points:
+                    if bytes(font.getmask(chr(int(point, 16)), mode="L")) in {b"", absent}:
+                        continue
+                    canvas = Image.new("RGBA", (260, 260), (0, 0, 0, 0))
+                    draw = ImageDraw.Draw(canvas)
+                    draw.text((20, 20), chr(int(point, 16)), font=font, fill=(0, 0, 0, 255))
+                    yield concept_of(point, "noto-font"), squared(canvas)
+
+
+def _icons(packs: Path, *, coloured: bool) -> Iterator[tuple[int, Pixels]]:
+    shades = ("#b00000", "#d81e28", "#f03040", "#7a0008")
+    number = 0
+    for each in icons.SETS:
+        for concept, svg in icons.icons(fetch(each.package, packs)):
+            red = concept == INDEX[icons.RED]
+            if (red or each.coloured) != coloured:
+                continue
+            number += 1
+            try:
+                yield concept, rasterise(svg.replace("#000", shades[number % 4]) if red else svg)
+            except ValueError as error:  # left out, by name
+                print(f"{each.package} {CONCEPTS[concept].name}: {error}")  # noqa: T201
 
 
 def concept_of(point: str, style: str) -> int:
@@ -380,6 +434,17 @@ def build(packs: Path, folder: Path = FOLDER) -> Path:
             concepts.append(concept_of(point, "symbola"))
     else:
         print("fonts-symbola is absent: one style less")  # noqa: T201
+    more: dict[str, Iterator[tuple[int, Pixels]]] = {
+        "fluent-3d": _fluent_3d(packs),
+        "noto-font": _noto_font(packs),
+        "icons": _icons(packs, coloured=False),
+        "icons-coloured": _icons(packs, coloured=True),
+    }
+    for name, drawings in more.items():
+        for concept, drawn in track(drawings, description=name):
+            pixels.append(drawn)
+            style_of.append(len(STYLES) + MORE_STYLES.index(name))
+            concepts.append(concept)
     path = folder / "drawings.npz"
     np.savez(path, pixels=np.stack(pixels), style=np.array(style_of), concept=np.array(concepts))
     papers = list(_wallpapers())

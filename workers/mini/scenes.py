@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from workers.mini.concepts import CONCEPTS
-from workers.mini.material import FOLDER, ONE_COLOUR, STYLES, Drawings, Split, load
+from workers.mini.material import FOLDER, MORE_STYLES, ONE_COLOUR, STYLES, Drawings, Split, load
 
 #: Side of a scene, in pixels: what the model sees.
 SIDE_PX = 128
@@ -21,6 +21,9 @@ SIZES_PX = (36, 84)
 
 #: How likely a scene has 1, 2, … things.
 CROWD = (0.1, 0.2, 0.3, 0.25, 0.15)
+
+#: How many styles a style of many hands counts for.
+STYLE_SHARES = {"icons": 3}
 
 #: Where Debian keeps fonts.
 FONTS = Path("/usr/share/fonts/truetype")
@@ -104,14 +107,17 @@ class Composer:
         self.split: Split = split
         self.rng = np.random.default_rng(seed)
         self._drawings = load(folder) if drawings is None else drawings
-        names = [style.name for style in STYLES] + ["symbola"]
-        splits = {style.name: style.split for style in STYLES} | {"symbola": "train"}
+        names = [*(style.name for style in STYLES), *MORE_STYLES]
+        splits = dict.fromkeys(MORE_STYLES, "train") | {style.name: style.split for style in STYLES}
         usable = np.array([splits[names[style]] == split for style in self._drawings.style])
         self._one_colour = np.array([names[style] in ONE_COLOUR for style in self._drawings.style])
         self._by_concept: list[list[npt.NDArray[np.int64]]] = []
         for concept in range(len(CONCEPTS)):
             mine = np.flatnonzero(usable & (self._drawings.concept == concept))
             styles = np.unique(self._drawings.style[mine])
+            if split == "train":  # many hands drew the icons, so they count for more than one style
+                hands = [STYLE_SHARES.get(names[style], 1) for style in styles]
+                styles = np.repeat(styles, hands)
             self._by_concept.append([mine[self._drawings.style[mine] == style] for style in styles])
         self._others = np.flatnonzero(usable & (self._drawings.concept < 0))
         self._filled: dict[int, Pixels] = {}
@@ -207,23 +213,48 @@ class Composer:
         rgba: Pixels = self._drawings.pixels[index]
         if self._one_colour[index]:
             return self._inked(index, rgba)
-        if self.split != "train":
-            return rgba
-        roll = rng.random()
-        if roll < 0.3:
-            hsv = cv2.cvtColor(np.ascontiguousarray(rgba[..., :3]), cv2.COLOR_RGB2HSV)
-            shift = int(rng.integers(-14, 15)) if roll < 0.22 else int(rng.integers(0, 180))
+        return self._restyled(rgba) if self.split == "train" else rgba
+
+    def _restyled(self, rgba: Pixels) -> Pixels:
+        """Return a drawing as another hand might have drawn it: other colours, outlines, flat or bare lines."""
+        rng = self.rng
+        colour, alpha = np.ascontiguousarray(rgba[..., :3]), rgba[..., 3]
+        roll = rng.random(4)
+        if roll[0] < 0.4:
+            hsv = cv2.cvtColor(colour, cv2.COLOR_RGB2HSV)
+            shift = int(rng.integers(-14, 15)) if roll[0] < 0.26 else int(rng.integers(0, 180))
             hsv[..., 0] = (hsv[..., 0].astype(np.int16) + shift) % 180
-            hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.3, 1.3), 0, 255)
-            rgba = np.dstack([cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), rgba[..., 3]])
-        elif roll < 0.38:
-            grey = rgba[..., :3].mean(axis=2, keepdims=True).repeat(3, axis=2)
-            rgba = np.dstack([grey.astype(np.uint8), rgba[..., 3]])
-        if roll > 0.6:
-            gain, lift = rng.uniform(0.65, 1.35), rng.uniform(-30, 30)
-            colour = np.clip((rgba[..., :3].astype(np.float32) - 128) * gain + 128 + lift, 0, 255)
-            rgba = np.dstack([colour.astype(np.uint8), rgba[..., 3]])
-        return rgba
+            hsv[..., 1] = np.clip(hsv[..., 1] * rng.uniform(0.3, 1.4), 0, 255)
+            colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        elif roll[0] < 0.48:
+            grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+            colour = np.dstack([grey] * 3)
+        if roll[1] < 0.18:  # flat: details go, edges stay
+            colour = cv2.medianBlur(colour, int(rng.choice([5, 7, 9])))
+            if roll[1] < 0.09:
+                step = int(rng.choice([48, 64, 85]))
+                colour = (colour // step * step + step // 2).astype(np.uint8)
+        if roll[2] < 0.24:  # outlines, and sometimes nothing but them
+            thick = np.ones((int(rng.integers(2, 6)),) * 2, np.uint8)
+            inner = cv2.morphologyEx(colour, cv2.MORPH_GRADIENT, thick).max(axis=2)
+            inner = np.where(inner > rng.integers(40, 110), alpha, 0).astype(np.uint8)
+            rim = cv2.morphologyEx(alpha, cv2.MORPH_GRADIENT, thick)
+            line = (
+                np.maximum(rim, inner if roll[2] < 0.16 else 0).astype(np.float32)[..., None] / 255
+            )
+            ink = rng.uniform(0, 60, 3) if rng.random() < 0.7 else rng.uniform(0, 255, 3)
+            if roll[2] < 0.06:
+                paper = rng.uniform(120, 255, 3)
+                colour = np.broadcast_to(paper, colour.shape)
+            colour = (colour * (1 - line) + ink * line).astype(np.uint8)
+            alpha = np.maximum(alpha, rim)
+        elif roll[2] < 0.27:  # a silhouette
+            colour = np.broadcast_to(rng.uniform(0, 255, 3), colour.shape).astype(np.uint8)
+        if roll[3] > 0.6:
+            gain, lift = rng.uniform(0.6, 1.4), rng.uniform(-35, 35)
+            changed = np.clip((colour.astype(np.float32) - 128) * gain + 128 + lift, 0, 255)
+            colour = changed.astype(np.uint8)
+        return np.dstack([colour, alpha])
 
     def _inked(self, index: int, rgba: Pixels) -> Pixels:
         """Return a drawing of one colour in ink of a random colour, often filled with another."""
@@ -239,7 +270,11 @@ class Composer:
             return np.dstack(
                 [np.broadcast_to(ink, rgba[..., :3].shape).astype(np.uint8), rgba[..., 3]]
             )
-        paint = rng.uniform(90, 255, 3)
+        paint: Any = rng.uniform(90, 255, 3)
+        if rng.random() < 0.4:  # another paint from one side to the other
+            cut = rng.normal(0, 1, 2) @ np.mgrid[-1:1:96j, -1:1:96j].reshape(2, -1)
+            side = (cut.reshape(96, 96, 1) > rng.normal(0, 0.5)).astype(np.float32)
+            paint = paint * side + rng.uniform(60, 255, 3) * (1 - side)
         colour = paint * (1 - line) + ink * line
         alpha = np.maximum(self._filled[index], rgba[..., 3])
         return np.dstack([colour.astype(np.uint8), alpha])
@@ -247,6 +282,8 @@ class Composer:
     def _turned(self, rgba: Pixels, size: float) -> Pixels:
         """Return a drawing scaled to `size`, turned, mirrored and sheared, cut to where it is drawn."""
         rng = self.rng
+        if self.split == "train" and rng.random() < 0.3:
+            rgba = self._bent(rgba)
         scale = size / rgba.shape[0]
         angle = np.deg2rad(rng.normal(0, 12) if rng.random() < 0.75 else rng.uniform(-180, 180))
         stretch = np.exp(rng.normal(0, 0.1))
@@ -273,6 +310,17 @@ class Composer:
         patch[..., :3] /= np.maximum(patch[..., 3:] / 255, 1e-3)
         turned: Pixels = np.clip(patch, 0, 255).astype(np.uint8)
         return turned
+
+    def _bent(self, rgba: Pixels) -> Pixels:
+        """Return a drawing whose parts are moved a little against each other."""
+        side = rgba.shape[0]
+        rough = self.rng.normal(0, self.rng.uniform(1.0, 4.5), (2, 4, 4)).astype(np.float32)
+        moved = [cv2.resize(part, (side, side), interpolation=cv2.INTER_CUBIC) for part in rough]
+        rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
+        bent: Pixels = cv2.remap(
+            rgba, columns + moved[0], rows + moved[1], cv2.INTER_LINEAR, borderValue=0
+        )
+        return bent
 
     def _background(self) -> npt.NDArray[np.float32]:
         """Return a wallpaper where the split has some, or a composed background."""

@@ -1,26 +1,31 @@
 """First stage: the vision tower learns which concept is in which cell, and the box of what is there."""
 
+import itertools
 import json
-import multiprocessing
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from rich.progress import Progress
 from sklearn.metrics import roc_auc_score
-from torch import nn
+from torch import multiprocessing, nn
 from torch.nn import functional
 from transformers import AutoModel, ResNetConfig
 
 from workers.mini.concepts import CONCEPTS
 from workers.mini.material import Split
-from workers.mini.scenes import Composer
+from workers.mini.scenes import Composer, Scene
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 #: Sizes of the tower: 128 pixels in, 8 by 8 cells out.
 TOWER = {
@@ -31,7 +36,7 @@ TOWER = {
 }
 
 #: How likely a training scene has 1, 2, … things: crowded ones teach more for the same work.
-CROWD = (0.1, 0.2, 0.25, 0.2, 0.15, 0.1)
+CROWD = (0.04, 0.1, 0.2, 0.24, 0.2, 0.14, 0.08)
 
 #: What the dense head says of a cell: one number a concept, then left, top, right and bottom of the thing's box.
 OUTPUTS = len(CONCEPTS) + 4
@@ -39,13 +44,21 @@ OUTPUTS = len(CONCEPTS) + 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TowerPlan:
-    """How long and how the tower is trained."""
+    """How long and how the tower is trained; `keep` is what the running average keeps at each fourth step."""
 
-    steps: int = 6_600
+    steps: int = 12_000
+    minutes: float | None = None
     batch: int = 16
-    rate: float = 3e-3
+    rate: float = 2e-3
     decay_from: float = 0.6
+    learners: int = 2
+    keep: float = 0.992
+    log_every: int = 400
     seed: int = 7
+
+    def share(self, step: int, seconds: float) -> float:
+        """Return how much of the training is done: by steps, or by minutes where those are given."""
+        return step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
 
 
 class Seer(nn.Module):
@@ -76,76 +89,37 @@ def as_input(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 
 
-def _compose(
-    queue: "multiprocessing.Queue[Batch]",
-    seed: int,
-    numbers: range,
-    size: int,
-    split: Split,
-) -> None:
-    import cv2
-
+def batches(*, seed: int, learner: int, start: int, size: int) -> Iterator[Batch]:
+    """Yield composed batches without end, and some time after each its mirror image; the same for the same seed."""
     cv2.setNumThreads(1)
-    composer = Composer(split, seed)
-    for number in numbers:
-        composer.rng = np.random.default_rng((seed, number))
-        scenes = [composer.compose(crowd=CROWD) for _ in range(size)]
-        queue.put(
-            (
-                np.stack([scene.pixels for scene in scenes]),
-                np.stack([scene.cells for scene in scenes]),
-                np.stack([scene.boxes for scene in scenes]),
-            )
-        )
-
-
-def batches(
-    *,
-    seed: int,
-    start: int,
-    stop: int,
-    size: int,
-    split: Split = "train",
-    workers: int = 1,
-) -> Iterator[Batch]:
-    """Yield composed batches from child processes, the same ones for the same seed and numbers."""
-    context = multiprocessing.get_context("spawn")
-    queues: list[multiprocessing.Queue[Batch]] = [context.Queue(8) for _ in range(workers)]
-    children = [
-        context.Process(
-            target=_compose,
-            args=(queue, seed + 1000 * place, range(start, stop), size, split),
-            daemon=True,
-        )
-        for place, queue in enumerate(queues)
-    ]
-    for child in children:
-        child.start()
-    try:
-        for number in range(start, stop):
-            yield queues[number % workers].get()
-    finally:
-        for child in children:
-            child.terminate()
-
-
-def _twice(stream: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield every batch, and some time later its mirror image: composing costs a third of a step."""
+    composer = Composer("train", seed + learner)
     waiting: deque[Batch] = deque()
-    for pixels, cells, boxes in stream:
-        yield pixels, cells, boxes
-        there = boxes.sum(-1, keepdims=True) > 0
-        mirrored = np.where(there, boxes * [-1, 1, -1, 1] + [1, 0, 1, 0], 0)[..., [2, 1, 0, 3]]
-        waiting.append(
-            (
-                pixels[:, :, ::-1].copy(),
-                cells[:, :, ::-1].copy(),
-                mirrored[:, :, ::-1].astype(np.float32),
-            )
-        )
+    for number in itertools.count(start // 2):
+        composer.rng = np.random.default_rng((seed, learner, number))
+        batch = _stacked([composer.compose(crowd=CROWD) for _ in range(size)])
+        yield batch
+        waiting.append(_mirrored(batch))
         if len(waiting) > 30:
             yield waiting.popleft()
-    yield from waiting
+
+
+def _stacked(scenes: Sequence[Scene]) -> Batch:
+    return (
+        np.stack([scene.pixels for scene in scenes]),
+        np.stack([scene.cells for scene in scenes]),
+        np.stack([scene.boxes for scene in scenes]),
+    )
+
+
+def _mirrored(batch: Batch) -> Batch:
+    pixels, cells, boxes = batch
+    there = boxes.sum(-1, keepdims=True) > 0
+    mirrored = np.where(there, boxes * [-1, 1, -1, 1] + [1, 0, 1, 0], 0)[..., [2, 1, 0, 3]]
+    return (
+        pixels[:, :, ::-1].copy(),
+        cells[:, :, ::-1].copy(),
+        mirrored[:, :, ::-1].astype(np.float32),
+    )
 
 
 def loss_of(logits: torch.Tensor, cells: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
@@ -158,9 +132,12 @@ def loss_of(logits: torch.Tensor, cells: torch.Tensor, boxes: torch.Tensor) -> t
     presence = functional.binary_cross_entropy_with_logits(
         dense.logsumexp(1), cells.amax(1), reduction="sum"
     )
+    # Which of all things it is, where there is one: likes are told apart sooner than by the cells' own losses.
+    shares = cells / cells.sum(-1, keepdim=True).clamp(min=1)
+    which = -(shares * dense.log_softmax(-1)).sum() / 20
     there = boxes.sum(-1, keepdim=True) > 0
     place = ((box - boxes).abs() * there).sum() / there.sum().clamp(min=1)
-    return (per_cell + presence / 3) / len(logits) + place
+    return (per_cell + presence / 3 + which) / len(logits) + place
 
 
 def presence_auroc(seer: Seer, scenes: Batch) -> npt.NDArray[np.float64]:
@@ -182,82 +159,131 @@ def presence_auroc(seer: Seer, scenes: Batch) -> npt.NDArray[np.float64]:
 def validation(count: int = 700, split: Split = "validation") -> Batch:
     """Return scenes in a style kept for choices."""
     composer = Composer(split, 4242)
-    scenes = [composer.compose() for _ in range(count)]
-    return (
-        np.stack([scene.pixels for scene in scenes]),
-        np.stack([scene.cells for scene in scenes]),
-        np.stack([scene.boxes for scene in scenes]),
-    )
+    return _stacked([composer.compose() for _ in range(count)])
 
 
 def train_tower(folder: Path, plan: TowerPlan, *, resume: bool = True) -> Path:
-    """Train the tower, keeping a running average of its weights, and return the file of that average."""
+    """Train the tower, keeping a running average of its weights, and return the file of that average.
+
+    Several learners share one set of weights and step on it without waiting for each other: where other work takes
+    one core for a while, the other learner goes on. One learner alone gives the same weights for the same seed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
-    torch.set_flush_denormal(True)
     seer = Seer()
     nn.Module.to(seer, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(seer).requires_grad_(requires_grad=False)
-    decayed = [weight for weight in seer.parameters() if weight.dim() > 1]
-    plain = [weight for weight in seer.parameters() if weight.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.99), fused=True)
-    start, state, kept = 0, folder / "tower-state.pt", folder / "tower.pt"
+    start, state = 0, folder / "tower-state.pt"
     if resume and state.exists():
         saved = torch.load(state, weights_only=True)
         seer.load_state_dict(saved["seer"])
         average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
         start = saved["step"]
-    checked = validation()
+    seer.share_memory()
+    context = multiprocessing.get_context("spawn")
+    steps = context.Value("q", start)
+    learners = [
+        context.Process(target=_learn, args=(number, folder, plan, seer, steps, start), daemon=True)
+        for number in range(1, plan.learners)
+    ]
+    for learner in learners:
+        learner.start()
+    try:
+        _learn(0, folder, plan, seer, steps, start, average)
+    finally:
+        for learner in learners:
+            learner.terminate()
+    return folder / "tower.pt"
+
+
+def _optimiser(seer: Seer, folder: Path, rate: float) -> torch.optim.AdamW:
+    """Return the optimiser with the moments of the last run, if there was one."""
+    decayed = [weight for weight in seer.parameters() if weight.dim() > 1]
+    plain = [weight for weight in seer.parameters() if weight.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True)
+    state = folder / "tower-state.pt"
+    if state.exists():
+        optimiser.load_state_dict(torch.load(state, weights_only=True)["optimiser"])
+    return optimiser
+
+
+def _learn(
+    learner: int,
+    folder: Path,
+    plan: TowerPlan,
+    seer: Seer,
+    steps: "Synchronized[int]",
+    start: int,
+    average: Seer | None = None,
+) -> None:
+    """Step on the shared weights until all learners together are at the end; the first keeps average and log."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    optimiser = _optimiser(seer, folder, plan.rate)
+    checked = validation() if average is not None else None
     begun = time.monotonic()
-    with Progress() as progress, (folder / "tower.jsonl").open("a") as log:
+    logged, mine = start, 0
+    with Progress(disable=average is None) as progress:
         task = progress.add_task("tower", total=plan.steps, completed=start)
-        stream = _twice(
-            batches(
-                seed=plan.seed,
-                start=start // 2,
-                stop=plan.steps // 2,
-                size=plan.batch,
-            )
-        )
-        for step, (pixels, cells, boxes) in enumerate(stream, start + 1):
-            share = step / plan.steps
-            rate = plan.rate * min(1.0, step / 100, max(0.01, (1 - share) / (1 - plan.decay_from)))
+        for pixels, cells, boxes in batches(
+            seed=plan.seed, learner=learner, start=start, size=plan.batch
+        ):
+            step = steps.value
+            share = min(1.0, plan.share(step, time.monotonic() - begun))
+            left = min(1.0, (1 - share) / (1 - plan.decay_from))
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = plan.rate * min(1.0, (mine + 1) / 100) * max(0.01, left)
             seer.train()
             loss = loss_of(seer(as_input(pixels)), torch.from_numpy(cells), torch.from_numpy(boxes))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(seer.parameters(), 5.0)
             optimiser.step()
-            if step % 4 == 0:
-                _follow(average, seer, min(0.992, (1 + step) / (80 + step)))
-            progress.advance(task)
-            if step in {100, 200} or step % 400 == 0 or step == plan.steps:
-                scores = presence_auroc(average, checked)
-                line = {
-                    "stage": "tower",
-                    "step": step,
-                    "seconds": round(time.monotonic() - begun),
-                    "loss": float(loss),
-                    "median": float(np.median(scores)),
-                    "p10": float(np.quantile(scores, 0.1)),
-                }
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                torch.save(average.state_dict(), kept)
-                torch.save(
-                    {
-                        "seer": seer.state_dict(),
-                        "average": average.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "step": step,
-                    },
-                    state,
-                )
-    return kept
+            mine += 1
+            with steps.get_lock():
+                steps.value += 1
+            if average is not None and checked is not None:
+                if mine % 4 == 0:
+                    _follow(average, seer, min(plan.keep, (1 + step) / (80 + step)))
+                progress.update(task, completed=step)
+                if step >= logged + plan.log_every or share >= 1:
+                    logged = step
+                    seconds = round(time.monotonic() - begun)
+                    _keep(folder, seer, average, optimiser, step)
+                    _log(folder, average, checked, step, seconds, float(loss), left)
+            if share >= 1:
+                return
+
+
+def _keep(folder: Path, seer: Seer, average: Seer, optimiser: torch.optim.AdamW, step: int) -> None:
+    torch.save(average.state_dict(), folder / "tower.pt")
+    state = {
+        "seer": seer.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+    }
+    part = folder / "tower-state.part"
+    torch.save(state, part)
+    part.replace(folder / "tower-state.pt")
+
+
+def _log(
+    folder: Path, average: Seer, checked: Batch, step: int, seconds: int, loss: float, left: float
+) -> None:
+    scores = presence_auroc(average, checked)
+    line = {
+        "stage": "tower",
+        "step": step,
+        "seconds": seconds,
+        "loss": loss,
+        "left": round(left, 3),
+        "median": float(np.median(scores)),
+        "p10": float(np.quantile(scores, 0.1)),
+    }
+    with (folder / "tower.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
 
 
 def _follow(average: nn.Module, seer: nn.Module, keep: float) -> None:

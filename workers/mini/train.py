@@ -1,4 +1,4 @@
-"""Trains the bundled model: ``python -m workers.mini.train`` (after ``python -m workers.mini.material``).
+"""Trains the bundled model: ``weir model train-mini`` (after ``python -m workers.mini.material``).
 
 Stages, each resumable where it was cut off: the tower learns to see; the language part learns to answer with an
 imagined eye; then with what the tower really sees; then the checkpoint is written. See README.md for what came of it.
@@ -6,6 +6,7 @@ imagined eye; then with what the tower really sees; then the checkpoint is writt
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,9 @@ def seeing(
         seen=seen,
         checked=checked,
         imagine=0.2,
-        explain=0.4,
-        weights={"answer": 1.0, "reply": 0.5, "noun": 0.4, "clause": 0.6},
+        explain=0.2,
+        reasons=0.3,
+        weights={"answer": 1.0, "reply": 0.4, "noun": 0.4, "clause": 0.6},
     )
     return train_language(model, words, run, plan, probes)
 
@@ -128,9 +130,9 @@ def curves(run: Path, path: Path) -> None:
     figure.savefig(path, dpi=80)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> None:
     """Run the stages that are left."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog=name, description=__doc__)
     parser.add_argument(
         "--run", type=Path, default=HERE / "runs" / "a", help="folder of states and logs"
     )
@@ -140,16 +142,24 @@ def main() -> None:
     parser.add_argument(
         "--small", action="store_true", help="a twentieth of the steps: to see that it runs"
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=2,
+        help="cores to use; only with 1 does a seed give the same tower again",
+    )
     parser.add_argument(
         "--scenes",
         type=int,
         default=6_000,
         help="scenes that the tower looks at once for the language part",
     )
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the checkpoint")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the checkpoint; `checkpoint` in the run's by default"
+    )
     parser.add_argument("--seed", type=int, default=7)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
+    out = chosen.out or chosen.run / "checkpoint"
     torch.set_num_threads(chosen.threads)
     share = 20 if chosen.small else 1
     steps = {name: max(40, count // share) for name, count in STEPS.items()}
@@ -160,18 +170,19 @@ def main() -> None:
     )
     chosen.run.mkdir(parents=True, exist_ok=True)
     if "tower" in wanted:
-        train_tower(chosen.run, TowerPlan(steps=steps["tower"], seed=chosen.seed))
+        plan = TowerPlan(steps=steps["tower"], seed=chosen.seed, learners=chosen.threads)
+        train_tower(chosen.run, plan)
     if "oracle" in wanted:
         words = vocabulary(chosen.run)
         torch.manual_seed(chosen.seed)
-        plan = LanguagePlan(name="oracle", steps=steps["oracle"], seed=chosen.seed + 4)
-        train_language(build(words), words, chosen.run, plan)
+        lessons = LanguagePlan(name="oracle", steps=steps["oracle"], seed=chosen.seed + 4)
+        train_language(build(words), words, chosen.run, lessons)
     if "seeing" in wanted:
         seeing(chosen.run, steps=steps["seeing"], scenes=max(64, chosen.scenes // share))
     if "export" in wanted:
-        export(chosen.run, chosen.out)
+        export(chosen.run, out)
     if "curves" in wanted:
-        curves(chosen.run, chosen.out / "curves.png")
+        curves(chosen.run, out / "curves.png")
 
 
 if __name__ == "__main__":

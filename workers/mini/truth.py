@@ -3,8 +3,8 @@
 The model never sees this table: it reads the policies' own words. Calibration and evaluation need the truth.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -114,6 +114,10 @@ ABOUT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+#: How many uploads are made up at most until one breaks the wanted question.
+_TRIES = 300
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
     """One composed upload with the answer to each question whose truth is known."""
@@ -140,26 +144,30 @@ def answer(question: Question, upload: Upload) -> bool | None:
 
 
 def labelled(
-    questions: Iterable[Question], *, split: Split, seed: int, count: int, steer: float = 0.06
+    questions: Iterable[Question],
+    *,
+    split: Split,
+    seed: int,
+    count: int,
+    steer: float = 0.06,
+    broken: float = 0.4,
 ) -> Iterator[Labelled]:
-    """Yield composed uploads, `count` for each policy, with the answers to all questions that have a known truth."""
-    asked = tuple(questions)
+    """Yield composed uploads, `count` for each policy, with the answers to all questions that have a known truth.
+
+    About `broken` of a policy's own uploads break one of its questions, each question in turn:
+    left to chance, threats with a weapon would be one in a hundred.
+    """
+    asked = tuple(question for question in questions if question.policy in TRUTHS)
     composer = Composer(split, seed)
     rng = np.random.default_rng(seed + 1)
     teacher = Teacher(rng, unseen=split == "test")
-    for policy in dict.fromkeys(question.policy for question in asked if question.policy in TRUTHS):
-        things, topics = ABOUT[policy]
-        near = sorted(_concepts(*things))
-        for _ in range(count):
-            total = 1 + int(rng.choice(len(CROWD), p=np.array(CROWD)))
-            first = [int(rng.choice(np.array(near)))] if rng.random() < 0.72 else []
-            rest = [each for each in rng.permutation(len(CONCEPTS)).tolist() if each not in first]
-            concepts = [
-                each for each in [*first, *rest[: total - len(first)]] if each in composer.known
-            ]
+    for policy in dict.fromkeys(question.policy for question in asked):
+        mine = [question for question in asked if question.policy == policy]
+        for number in range(count):
+            wanted = mine[number % len(mine)] if rng.random() < broken else None
+            concepts, said = _drawn(policy, wanted, mine, composer.known, teacher, steer)
             scene = composer.compose(concepts)
-            topic = str(rng.choice(np.array(topics))) if rng.random() < 0.7 else None
-            said = teacher.words(scene.concepts, topic=topic, steer=steer)
+            said = replace(said, upload=replace(said.upload, shown=scene.concepts))
             truths = {question.id: answer(question, said.upload) for question in asked}
             yield Labelled(
                 pixels=scene.pixels,
@@ -169,3 +177,32 @@ def labelled(
                 said=said,
                 answers={name: truth for name, truth in truths.items() if truth is not None},
             )
+
+
+def _drawn(
+    policy: str,
+    wanted: Question | None,
+    mine: Sequence[Question],
+    known: Sequence[int],
+    teacher: Teacher,
+    steer: float,
+) -> tuple[list[int], Said]:
+    """Return things and words that break the wanted question, or none of a policy's; after many tries whatever came."""
+    rng = teacher.rng
+    things, topics = ABOUT[policy]
+    near = sorted(_concepts(*things))
+    concepts: list[int] = []
+    said = teacher.words(frozenset())
+    for _ in range(_TRIES):
+        total = 1 + int(rng.choice(len(CROWD), p=np.array(CROWD)))
+        first = [int(rng.choice(np.array(near)))] if rng.random() < 0.72 else []
+        rest = [each for each in rng.permutation(len(CONCEPTS)).tolist() if each not in first]
+        concepts = [each for each in [*first, *rest[: total - len(first)]] if each in known]
+        topic = str(rng.choice(np.array(topics))) if rng.random() < 0.7 else None
+        said = teacher.words(frozenset(concepts), topic=topic, steer=steer)
+        if wanted is None:
+            if not any(answer(question, said.upload) for question in mine):
+                break
+        elif answer(wanted, said.upload):
+            break
+    return concepts, said
