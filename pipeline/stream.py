@@ -506,6 +506,13 @@ class Stream:
 
     def _seen(self, outcomes: Sequence[Outcome]) -> None:
         now_s = self._clock()
+        telemetry.committed(
+            [
+                (outcome.decision, max(0.0, now_s - outcome.record.timestamp_s))
+                for outcome in outcomes
+                if outcome.decision is not None
+            ]
+        )
         for outcome in outcomes:
             if outcome.dead_letter is not None:
                 telemetry.dead_letter(
@@ -513,10 +520,6 @@ class Stream:
                     topic=outcome.record.topic,
                     partition=outcome.record.partition,
                     offset=outcome.record.offset,
-                )
-            if outcome.decision is not None:
-                telemetry.decided(
-                    outcome.decision, latency_s=max(0.0, now_s - outcome.record.timestamp_s)
                 )
 
     def _now(self) -> datetime:

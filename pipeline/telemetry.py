@@ -9,9 +9,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Final, Literal
 
 import structlog
@@ -198,21 +198,48 @@ def unknown(names: Iterable[str]) -> None:
 
 def decided(decision: Decision, *, latency_s: float | None = None) -> None:
     """Count and log one committed decision; what simply passed is logged at level debug."""
-    action = decision.action.value
-    DECISIONS.labels(action, decision.decided_by).inc()
-    for finding in decision.findings:
-        _findings(finding.policy, finding.outcome, action).inc()
-    for policy in decision.unjudged:
-        UNJUDGED.labels(policy, action).inc()
-    for took in decision.stages:
-        STAGE_S.labels(took.name).observe(took.ms / 1e3)
-    if decision.review is not None:
-        REVIEWS.labels(decision.review.queue, decision.review.reason).inc()
-    if decision.fault is not None:
-        FAULTS.labels(decision.fault.reason).inc()
+    count([decision])
     if latency_s is not None:
         LATENCY_S.observe(latency_s)
+    told(decision, latency_s=latency_s)
+
+
+def committed(decisions: Sequence[tuple[Decision, float]]) -> None:
+    """Count and log decisions that were committed together, each with how long it took since its upload's record."""
+    count([decision for decision, _ in decisions])
+    for decision, latency_s in decisions:
+        LATENCY_S.observe(latency_s)
+        told(decision, latency_s=latency_s)
+
+
+def count(decisions: Iterable[Decision]) -> None:
+    """Count decisions: those with the same labels in one step, since a decision has a dozen findings."""
+    findings: Tally[tuple[str, str, str]] = Tally()
+    actions: Tally[tuple[str, str]] = Tally()
+    for decision in decisions:
+        action = decision.action.value
+        actions[action, decision.decided_by] += 1
+        findings.update([(f.policy, f.outcome, action) for f in decision.findings])
+        for policy in decision.unjudged:
+            UNJUDGED.labels(policy, action).inc()
+        for took in decision.stages:
+            STAGE_S.labels(took.name).observe(took.ms / 1e3)
+        if decision.review is not None:
+            REVIEWS.labels(decision.review.queue, decision.review.reason).inc()
+        if decision.fault is not None:
+            FAULTS.labels(decision.fault.reason).inc()
+    for by, number in actions.items():
+        DECISIONS.labels(*by).inc(number)
+    for labels, number in findings.items():
+        FINDINGS.labels(*labels).inc(number)
+
+
+def told(decision: Decision, *, latency_s: float | None) -> None:
+    """Log one decision."""
+    action = decision.action.value
     quiet = action == "allow" and decision.review is None and not decision.unjudged
+    if quiet and not log.is_enabled_for(logging.DEBUG):
+        return
     say = log.debug if quiet else log.info
     say(
         "decided",
@@ -228,12 +255,6 @@ def decided(decision: Decision, *, latency_s: float | None = None) -> None:
         stages={took.name: took.ms for took in decision.stages},
         duration_ms=None if latency_s is None else round(latency_s * 1e3, 1),
     )
-
-
-@cache
-def _findings(policy: str, outcome: str, action: str) -> Counter:
-    # Looking a label up takes longer than counting, and a decision has a dozen findings.
-    return FINDINGS.labels(policy, outcome, action)
 
 
 def dead_letter(reason: str, **fields: Any) -> None:
