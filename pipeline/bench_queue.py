@@ -10,11 +10,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -28,8 +27,9 @@ from pipeline.bench_crowd import (
     reveal,
     used_up,
 )
+from pipeline.errors import RefusedError
 from pipeline.messages import REVIEWS, TICKETS, Verdict
-from pipeline.redis import RUN, Entry, Projected, ReviewQueue
+from pipeline.redis import RUN, Entry, Projected, ReviewQueue, bucket_of
 from pipeline.review import Bucket, Person, job_of, open_to
 from policies.queues import Queue
 from policies.schema import PolicySet
@@ -48,13 +48,13 @@ class Figures:
 
     open: int
     filled_per_s: float
-    claims: int
+    claims: int  # that got a job
     claims_per_s: float
-    p50_ms: float
+    p50_ms: float  # of all claims
     p99_ms: float
     max_ms: float
     resolved: int
-    empty: int
+    empty: int  # claims of people for whom nothing was open
     handed_to_two: int
     resolved_twice: int
     barred: int  # jobs that reached somebody who was barred from them
@@ -174,8 +174,8 @@ def measure(url: str, load: Load, *, advance: Advance = lambda *_: None) -> Figu
     return Figures(
         open=load.open,
         filled_per_s=round(load.open / filled_s, 1),
-        claims=len(latencies),
-        claims_per_s=round(len(latencies) / load.seconds, 1),
+        claims=len(share.claims),
+        claims_per_s=round(len(share.claims) / load.seconds, 1),
         p50_ms=ms(latencies, 0.50),
         p99_ms=ms(latencies, 0.99),
         max_ms=ms(latencies, 1.0),
@@ -237,6 +237,22 @@ def ms(latencies_s: Sequence[float], share: float) -> float:
     return round(latencies_s[index] * 1000, 2)
 
 
+def received(end: Connection, timeout_s: float) -> Any:
+    """Return what a process of reviewers sends in the end, or None while it works.
+
+    Raises:
+        RefusedError: it died.
+    """
+    if end.closed or not end.poll(timeout_s):
+        return None
+    try:
+        found = end.recv()
+    except EOFError as error:
+        raise RefusedError("a process of reviewers died: look at what it wrote") from error
+    end.close()
+    return found
+
+
 def summed(shares: Iterable[Share]) -> Share:
     """Return what all of them did."""
     whole = Share()
@@ -268,6 +284,7 @@ def _shift(url: str, filling: _Filling, people: Sequence[Person], load: Load) ->
             ),
         )
         worker.start()
+        theirs.close()
         workers.append(worker)
         ends.append(ours)
     shares: list[Share] = []
@@ -275,10 +292,7 @@ def _shift(url: str, filling: _Filling, people: Sequence[Person], load: Load) ->
         missing = load.open - sum(d.open for d in filling.queue.depths(filling.queues))
         if missing > 0:
             filling.fill(min(missing, 2_000))
-        for end in ends:
-            if end.poll(0.02):
-                with suppress(EOFError):
-                    shares.append(end.recv())
+        shares += [share for end in ends if (share := received(end, 0.02)) is not None]
     for worker in workers:
         worker.join()
     return summed(shares)
@@ -401,16 +415,3 @@ def _look_for_urgent(
             passed_over += urgent and entry.lane != "urgent"
             queue.hold(entry.job_id, person.id, entry.lease, "release")
     return passed_over
-
-
-def bucket_of(entry: Entry) -> Bucket:
-    """Return what decides who may take a job."""
-    language = f"*{entry.language}" if entry.widened else entry.language
-    return Bucket(
-        queue=entry.queue,
-        language=language,
-        policies=entry.policies,
-        weight=entry.weight,
-        need="lead" if entry.need == "lead" else "reviewer",
-        barred=entry.barred,
-    )

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from pipeline import telemetry
 from pipeline.bench_crowd import BUDGET, Load, Uploads, people_of, policies_of, queues_of
-from pipeline.bench_queue import Advance, ms
+from pipeline.bench_queue import Advance, ms, received
 from pipeline.bench_redis import OwnRedis
 from pipeline.config import Kafka
 from pipeline.desk import Answers, Desk, Rules
@@ -53,6 +53,7 @@ class Figures:
     claims_per_s: float
     p50_ms: float
     p99_ms: float
+    failed: int  # claims and answers that met no Redis, or one that had forgotten the lease
     verdicts: int
     decided: int
     decisions_per_s: float
@@ -75,6 +76,7 @@ class _Share:
 
     claims: list[tuple[float, str, str]] = field(default_factory=list)  # when, job, part
     latencies_s: list[float] = field(default_factory=list)
+    failed: int = 0
 
 
 def measure(
@@ -162,6 +164,7 @@ def _shift(
             target=_review, args=(kafka, redis.url, people[number :: load.processes], load, theirs)
         )
         worker.start()
+        theirs.close()
         workers.append(worker)
         pipes.append(ours)
     shares: list[_Share] = []
@@ -169,10 +172,7 @@ def _shift(
     half_s = time.monotonic() + load.seconds / 2
     killed_s = rebuilt_s = 0.0
     while len(shares) < len(pipes):
-        for pipe in pipes:
-            if pipe.poll(0.05):
-                with suppress(EOFError):
-                    shares.append(pipe.recv())
+        shares += [share for pipe in pipes if (share := received(pipe, 0.05)) is not None]
         if not killed_s and time.monotonic() >= half_s:
             redis.kill()
             killed_s = time.monotonic()
@@ -282,6 +282,7 @@ def _take_turns(desk: Desk, people: Sequence[Person], stop_s: float, share: _Sha
                 share.claims.append((began_s, entry.job_id, entry.part))
                 desk.resolve(person, entry.job_id, entry.lease, _says(person, entry), at_once=True)
         except (Unavailable, LeaseLostError):
+            share.failed += 1
             # Redis is away, or has forgotten the lease.
             time.sleep(0.05)
 
@@ -326,18 +327,21 @@ def _reckon(
         times_s.append(record.timestamp_s)
     claims: Counter[tuple[bool, str, str]] = Counter()
     latencies_s: list[float] = []
+    failed = 0
     for share in shares:
         claims.update((at_s < killed_s, job, part) for at_s, job, part in share.claims)
         latencies_s += share.latencies_s
+        failed += share.failed
     latencies_s.sort()
     took_s = max(times_s, default=1.0) - min(times_s, default=0.0)
     return Figures(
         open=load.open,
         tickets=made,
-        claims=len(latencies_s),
-        claims_per_s=round(len(latencies_s) / load.seconds, 1),
+        claims=claims.total(),
+        claims_per_s=round(claims.total() / load.seconds, 1),
         p50_ms=ms(latencies_s, 0.50),
         p99_ms=ms(latencies_s, 0.99),
+        failed=failed,
         verdicts=verdicts,
         decided=len(decided),
         decisions_per_s=round(len(decided) / took_s, 1) if took_s else 0.0,

@@ -8,8 +8,8 @@ lost with Redis:
 - `resolve` takes the answers. They wait under the lease for `undo_for`, during which `undo` takes them back, even if
   the page closes or the server restarts; then `escalate` sends them to the log. With `at_once` they go there directly.
 - `withdraw` replaces a verdict that is on the log by another one.
-- `skip`, `move`, `note`, `escalate`, `reveal` are events on `moderation.reviews`.
-- `peek`, `stats`, `entry`, `terms`, `notes`, `held`, `exposure` look, and change nothing.
+- `skip`, `move`, `note`, `escalate`, `reveal`, `reassign` are events on `moderation.reviews`.
+- `peek`, `stats`, `entry`, `terms`, `notes`, `held`, `exposure`, `figures` look, and change nothing.
 
 `LeaseLostError`: this person does not hold the job under this lease (any more). `RefusedError`: they may not do this,
 or left something out. `KafkaError` and `pipeline.redis.Unavailable`: nothing was done; try again.
@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import uuid4
 
 from pipeline import telemetry
@@ -28,11 +28,13 @@ from pipeline.care import Budget
 from pipeline.config import Kafka, Settings
 from pipeline.errors import LeaseLostError, ProjectionLostError, RefusedError
 from pipeline.kafka import Producer
+from pipeline.lookback import Lookback
 from pipeline.messages import ReviewEvent, Ticket, Verdict, VerdictAnswer
 from pipeline.projection import read_queues
 from pipeline.records import Outgoing, Partition
-from pipeline.redis import Depth, Entry, Handed, ReviewQueue
+from pipeline.redis import Depth, Entry, Handed, ReviewQueue, bucket_of
 from pipeline.review import Person, Terms, open_to, terms
+from pipeline.tally import Figures
 from pipeline.verdicts import (
     ESCALATIONS,
     by_question,
@@ -44,6 +46,9 @@ from pipeline.verdicts import (
 from policies.queues import Queue
 from policies.reload import PolicyFolder
 from policies.schema import Action, PolicySet
+
+#: No exposure forbids it: whether a job is too heavy today is the claim's to say.
+_ANY_WEIGHT: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +121,7 @@ class Desk:
     policies: Callable[[], PolicySet]
     queues: Mapping[str, Queue]
     rules: Rules = field(default_factory=Rules)
+    lookback: Lookback | None = None
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def claim(
@@ -275,6 +281,28 @@ class Desk:
         entry = self._mine(person, job_id, lease)
         self._record(person, entry, "escalated", lease, queue=reason, reason=reason, note=note)
 
+    def reassign(self, lead: Person, job_id: str, to: Person, reason: str) -> Entry:
+        """Hand a job, whoever holds it, to another person, if they may have it; return it.
+
+        Raises:
+            RefusedError: it is not a lead's wish, or the other may not have it, or it is answered already.
+        """
+        if not lead.lead:
+            raise RefusedError("only a lead hands a job to somebody else")
+        entry = self._touchable(lead, job_id, None)
+        if entry.state not in {"open", "leased"}:
+            raise RefusedError(f"the job {job_id} is answered already")
+        # Where it can be seen beforehand, nobody loses a job for nothing; the claim has the last word.
+        if not bucket_of(entry).admits(to, open_to(to, self.queues), _ANY_WEIGHT):
+            raise RefusedError(f"{to.id} may not have this job: look at their queues and languages")
+        if entry.state == "leased":
+            self._record(lead, entry, "released", None, reason=reason, note=f"for {to.id}")
+        handed = self.claim(to, only=entry.job_id)
+        if not handed.entries:
+            why = handed.reason or "somebody else was faster"
+            raise RefusedError(f"{to.id} cannot take this job now ({why}); it is open")
+        return handed.entries[0]
+
     def note(self, person: Person, job_id: str, text: str, *, lease: int | None = None) -> None:
         """Leave a note for whoever looks at the job next.
 
@@ -336,6 +364,8 @@ class Desk:
         """Let go of the connections."""
         self.log.close()
         self.queue.close()
+        if self.lookback is not None:
+            self.lookback.close()
 
     # Looking.
 
@@ -370,6 +400,17 @@ class Desk:
     def exposure(self, person: Person) -> dict[str, str]:
         """Return what this person has borne: for themselves and for those who care for them only."""
         return self.queue.exposure(person.id)
+
+    def figures(self) -> Figures:
+        """Return what verdicts add up to: agreement, reliability, overturned decisions, unclear clauses.
+
+        Raises:
+            RefusedError: this desk does not look back.
+            PipelineError: the log cannot be read.
+        """
+        if self.lookback is None:
+            raise RefusedError("this desk was opened without a log to look back on")
+        return self.lookback.figures()
 
     def _sealed(self, queue: str) -> bool:
         return queue in self.queues and self.queues[queue].sealed
@@ -475,6 +516,7 @@ def open_desk(settings: Settings, rules: Rules | None = None) -> Desk:
         policies=folder.current,
         queues=queues,
         rules=rules or Rules(),
+        lookback=Lookback(settings.kafka),
     )
 
 

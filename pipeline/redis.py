@@ -605,6 +605,19 @@ def _entry(job_id: str, raw: Mapping[bytes, bytes], blob: bytes | None) -> Entry
     )
 
 
+def bucket_of(entry: Entry) -> Bucket:
+    """Return what decides who may take a job."""
+    language = f"*{entry.language}" if entry.widened else entry.language
+    return Bucket(
+        queue=entry.queue,
+        language=language,
+        policies=entry.policies,
+        weight=entry.weight,
+        need="lead" if entry.need == "lead" else "reviewer",
+        barred=entry.barred,
+    )
+
+
 def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 

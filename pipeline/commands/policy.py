@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands.backtest import backtest
+from pipeline.commands.offered import command as offered
 
 if TYPE_CHECKING:
     from pipeline.history import Published
@@ -54,6 +55,7 @@ def command() -> None:
 
 
 command.add_command(backtest)
+command.add_command(offered, "offered")
 
 
 @command.command()

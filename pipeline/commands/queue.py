@@ -15,6 +15,7 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pipeline.agreement import Agreement
     from pipeline.desk import Desk
     from pipeline.redis import Entry
     from pipeline.review import Person
@@ -213,6 +214,44 @@ def note(job: str, text: str, *, lease: int | None, person: "Person") -> None:
     """Leave TEXT for whoever looks at JOB next."""
     with _desk() as desk:
         desk.note(person, job, text, lease=lease)
+
+
+@command.command()
+@_as_json
+def figures(*, as_json: bool) -> None:
+    """Show what verdicts add up to: agreement, reliability, overturned decisions, unclear and disputed clauses."""
+    with _desk() as desk:
+        found = desk.figures()
+    if as_json:
+        from dataclasses import asdict
+
+        said = asdict(found)
+        said["reliability"] = [
+            {"reviewer": who, "policy": policy, **asdict(agreement)}
+            for (who, policy), agreement in found.reliability.items()
+        ]
+        click.echo(json.dumps(said))
+        return
+    table = _table("policy", "reviewer", "pairs", "agree", "kappa")
+    for policy, a in found.agreement.items():
+        table.add_row(policy or "all", "two who looked", *_agreed(a))
+    for (who, policy), a in found.reliability.items():
+        table.add_row(policy, who, *_agreed(a))
+    table.add_row("all", "model shown", *_agreed(found.anchoring.shown))
+    table.add_row("all", "model hidden", *_agreed(found.anchoring.hidden))
+    _print(table)
+    table = _table("policy", "clause", "what", "times", "of")
+    for policy, o in found.overturned.items():
+        table.add_row(policy, "", "overturned", str(o.overturned), str(o.looked_at))
+    for what, ranked in (("unclear", found.unclear), ("disputed", found.disputed)):
+        for r in ranked:
+            table.add_row(r.policy, r.clause, what, str(r.count), str(r.of))
+    _print(table)
+
+
+def _agreed(found: "Agreement") -> tuple[str, str, str]:
+    percent = "" if found.percent is None else f"{found.percent:.0f} %"
+    return str(found.pairs), percent, "" if found.kappa is None else f"{found.kappa:.2f}"
 
 
 @command.command()

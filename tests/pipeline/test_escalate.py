@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.config import Kafka
 from pipeline.desk import Answers, Desk, Rules
 from pipeline.errors import LeaseLostError, RefusedError
 from pipeline.escalate import Escalate, assemble
+from pipeline.lookback import Lookback
 from pipeline.messages import (
     APPEALS,
     DECISIONS,
@@ -32,13 +34,16 @@ from pipeline.messages import (
     Verdict,
     VerdictAnswer,
 )
+from pipeline.overturned import offers, take
 from pipeline.records import Mark, Outgoing, Partition
 from pipeline.redis import Entry, ReviewQueue
 from pipeline.review import Person, in_force
 from pipeline.verdicts import verdict_record
 from pipeline.watchdog import Watchdog
+from policies.cases import read_cases
 from policies.queues import Queue
 from policies.schema import Action, Policy, PolicySet, Severity, Status
+from workers.folder import FolderStore
 
 QUEUES = {
     "weapons": Queue(due=timedelta(hours=4)),
@@ -194,6 +199,26 @@ class House:
         )
         self.open += [appeals.close, watchdog.close]
         return appeals
+
+    def appeal(self, name: str, about: Decision) -> None:
+        """Let an author object, and the objection become a job."""
+        # Its upload is on no topic here.
+        self.until(lambda: self.queue.ticket(about.decision_id))
+        said = Appeal(
+            appeal_id=name,
+            decision_id=about.decision_id,
+            content_id=about.content_id,
+            text="It is a toy.",
+        )
+        key = about.content_id.encode()
+        self.producer.place(
+            [Outgoing(topic=APPEALS, key=key, value=said.model_dump_json().encode())]
+        )
+        appeals = self.appeals()
+        while self.queue.entry(name) is None:
+            appeals.turn()
+            self.escalate.turn()
+        self.opened(name)
 
     def arrive(self, *tickets: Ticket) -> None:
         """Write tickets as the pipeline does."""
@@ -450,6 +475,103 @@ def test_redis_is_rebuilt(house: House) -> None:
     house.closed("first")
     house.made(1, "c-first")
     house.made(1, "c-gone")
+
+
+def test_a_rebuilt_queue_knows_what_people_did(house: House) -> None:
+    """After a lost Redis nothing is handed out until moves, first verdicts, appeals and exposure are known again."""
+    house.arrive(ticket("moved"), ticket("first", reviewers=2), ticket("judged"))
+    for name in ("moved", "first", "judged"):
+        house.opened(name)
+    house.desk.move(LEA, "moved", "other", "not about weapons")
+    house.answer(ANN, "judged", says("violates"))
+    house.closed("judged")
+    [removed] = house.made(1)
+    house.appeal("a1", removed)
+    [entry] = house.desk.claim(ANN, only="first").entries
+    house.desk.reveal(ANN, "first", entry.lease, 30)
+    house.desk.resolve(ANN, "first", entry.lease, says("violates"), at_once=True)
+    house.until(lambda: (e := house.queue.entry("first")) and e.part == "second")
+    points = house.desk.exposure(ANN)["points"]
+
+    house.lose_redis()
+    house.queue.begin(TICKETS, 0, 0, end=1)
+    reasons = {house.desk.claim(BOB).reason}
+    house.escalate.projection.align()
+    while house.queue.behind():
+        house.escalate.turn()
+        reasons.add(house.desk.claim(LEA, queue="graphic").reason)
+
+    assert reasons == {"rebuild", "empty"}
+    assert float(house.desk.exposure(ANN)["points"]) == float(points) > 0
+    entries = {e.job_id: e for e in house.queue.peek()}
+    assert set(entries) == {"moved", "first", "a1"}
+    assert entries["moved"].queue == "other"
+    assert (entries["first"].part, entries["first"].barred) == ("second", ("ann",))
+    assert (entries["a1"].part, entries["a1"].barred) == ("appeal", ("ann",))
+    assert {e.job_id for e in house.desk.claim(ANN, count=3).entries} == {"moved"}
+    house.answer(BOB, "first", says("violates"))
+    house.closed("first")
+    house.made(1, "c-first")
+
+
+def test_a_lead_hands_a_job_to_somebody_else(house: House) -> None:
+    """A lead takes a job from its holder and hands it to another, unless that person may not have it."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    [held] = house.desk.claim(ANN).entries
+    with pytest.raises(RefusedError, match="only a lead"):
+        house.desk.reassign(BOB, "d1", BOB, "I want it")
+    averse = replace(BOB, opt_outs=("weapons",))
+    with pytest.raises(RefusedError, match="may not have this job"):
+        house.desk.reassign(LEA, "d1", averse, "try")
+    assert house.desk.renew(ANN, "d1", held.lease)
+
+    entry = house.desk.reassign(LEA, "d1", BOB, "Ann is ill")
+
+    assert entry.holder == "bob"
+    with pytest.raises(LeaseLostError):
+        house.desk.renew(ANN, "d1", held.lease)
+    house.desk.resolve(BOB, "d1", entry.lease, says("allowed"), at_once=True)
+    with pytest.raises(RefusedError, match="answered already"):
+        house.desk.reassign(LEA, "d1", ANN, "too late")
+    house.closed("d1")
+
+
+def test_figures_and_golden_cases_come_from_the_log(house: House, tmp_path: Path) -> None:
+    """Agreement is read from the log, and an overturned appeal becomes a golden case that lint accepts."""
+    house.arrive(ticket("two", reviewers=2), ticket("d1"))
+    house.opened("two")
+    house.opened("d1")
+    house.answer(ANN, "two", says("violates"))
+    house.until(lambda: (e := house.queue.entry("two")) and e.part == "second")
+    house.answer(BOB, "two", says("violates"))
+    house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+    [removed] = house.made(1, "c-d1")
+    house.appeal("A/1", removed)
+    house.answer(BOB, "A/1", says("allowed"))
+    house.closed("A/1")
+    house.made(2, "c-d1")
+    desk = replace(house.desk, lookback=Lookback(house.settings))
+
+    figures = desk.figures()
+    [offer] = house.until(lambda: offers(house.settings, QUEUES))
+    (tmp_path / "a.jpg").write_bytes(b"a picture")
+    store = FolderStore(tmp_path)
+    file = take(offer, tmp_path, store)
+
+    assert figures.agreement["weapons"].percent == 100
+    assert figures.verdicts == 4
+    assert desk.figures() is figures
+    assert offer.said == "It is a toy."
+    [case] = read_cases(POLICIES, tmp_path)["weapons"].cases.values()
+    assert (case.expect, case.text, case.media) == ("allowed", "x", ("media/appeal-a-1-0.jpg",))
+    assert (file.parent / case.media[0]).read_bytes() == b"a picture"
+    with pytest.raises(RefusedError, match="already"):
+        take(offer, tmp_path, store)
+    assert offers(house.settings, {"appeals": Queue(sealed=True)}) == []
+    assert desk.lookback is not None
+    desk.lookback.close()
 
 
 def test_a_successor_applies_what_was_committed(house: House) -> None:
