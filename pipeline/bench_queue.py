@@ -37,6 +37,8 @@ from policies.schema import PolicySet
 _VERDICTS: Final = "bench.verdicts"
 #: How many people are asked, before and after, whether an urgent job is kept from them.
 _ASKED: Final = 200
+#: From so many jobs on several processes open them.
+_MANY: Final = 50_000
 
 #: What is told of how much is done: what, how much, of how much.
 Advance = Callable[[str, int, int], None]
@@ -103,6 +105,7 @@ class _Filling:
     queue: ReviewQueue
     queues: Mapping[str, Queue]
     uploads: Uploads
+    partition: int = 0
     made: int = 0
     urgent: dict[str, tuple[Bucket, float]] = field(default_factory=dict)
 
@@ -128,7 +131,7 @@ class _Filling:
                 for ticket in self.uploads.tickets(self.made, run)
             ]
             end = self.made + run
-            self.queue.project(TICKETS, 0, start=self.made, end=end, tickets=items)
+            self.queue.project(TICKETS, self.partition, start=self.made, end=end, tickets=items)
             open_s = time.monotonic()
             for item in items:
                 job = item.job
@@ -159,12 +162,14 @@ def measure(url: str, load: Load, *, advance: Advance = lambda *_: None) -> Figu
         queue.apply_review(REVIEWS, 0, offset, reveal(person), budget=BUDGET, early=False)
     filling = _Filling(queue=queue, queues=queues, uploads=Uploads(queues, load.seed))
     began_s = time.monotonic()
-    filling.fill(load.open, advance)
+    _fill(url, filling, load, advance)
     filled_s = time.monotonic() - began_s
     memory_mb = queue.memory_bytes() / 1e6
     asked = people[:_ASKED]
     passed_over = _look_for_urgent(queue, queues, asked)
+    made = load.open - filling.made
     share = _shift(url, filling, people, load)
+    made += filling.made
     passed_over += _look_for_urgent(queue, queues, asked)
     passed_over += urgent_passed_over(share.claims, filling.urgent, people, queues)
     unclosed = sum(d.open + d.leased + d.waiting for d in queue.depths(queues))
@@ -186,9 +191,55 @@ def measure(url: str, load: Load, *, advance: Advance = lambda *_: None) -> Figu
         barred=share.barred,
         both=share.both,
         urgent_passed_over=passed_over,
-        lost=filling.made - len(resolved) - unclosed,
+        lost=made - len(resolved) - unclosed,
         memory_mb=round(memory_mb, 1),
     )
+
+
+def _fill(url: str, filling: _Filling, load: Load, advance: Advance) -> None:
+    """Open the first jobs; many of them by several processes, each with a partition of its own."""
+    if load.open < _MANY:
+        filling.fill(load.open, advance)
+        return
+    context = multiprocessing.get_context("spawn")
+    workers, ends = [], []
+    for number in range(1, load.processes + 1):
+        count = load.open // load.processes + (number <= load.open % load.processes)
+        ours, theirs = context.Pipe(duplex=False)
+        worker = context.Process(
+            target=_fill_part, args=(url, dict(filling.queues), load.seed, number, count, theirs)
+        )
+        worker.start()
+        theirs.close()
+        workers.append(worker)
+        ends.append(ours)
+    parts: list[dict[str, tuple[Bucket, float]]] = []
+    while len(parts) < len(ends):
+        parts += [part for end in ends if (part := received(end, 0.5)) is not None]
+        advance("jobs", sum(d.open for d in filling.queue.depths(filling.queues)), load.open)
+    for worker, part in zip(workers, parts, strict=True):
+        worker.join()
+        filling.urgent |= part
+
+
+def _fill_part(
+    url: str, queues: Mapping[str, Queue], seed: int, partition: int, count: int, out: Connection
+) -> None:
+    queue = ReviewQueue(url)
+    # The numbers of one partition are no other's.
+    first = partition * 1_000_000_000
+    queue.begin(TICKETS, partition, first)
+    filling = _Filling(
+        queue=queue,
+        queues=queues,
+        uploads=Uploads(queues, seed + partition),
+        partition=partition,
+        made=first,
+    )
+    filling.fill(count)
+    queue.close()
+    out.send(filling.urgent)
+    out.close()
 
 
 def handed_to_two(claims: Iterable[Claim]) -> int:
