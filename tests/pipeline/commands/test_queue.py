@@ -121,3 +121,7 @@ def test_a_shift_on_the_command_line(services: Kafka) -> None:
     verdict = Verdict.model_validate_json(record.value or b"")
     assert (verdict.job_id, verdict.reviewer) == ("high", "dee")
     assert len(list(kafka.read(services, [REVIEWS]))) == 2
+    assert json.loads(run("figures", "--json").stdout)["verdicts"] == 1
+    assert "two who looked" in run("figures").stdout
+    nothing = CliRunner().invoke(main, ["policy", "offered"])
+    assert (nothing.exit_code, nothing.stderr) == (1, "no overturned appeal is on the log\n")
