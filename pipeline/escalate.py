@@ -97,6 +97,7 @@ class Escalate:
             # What was committed and not applied is applied again from the log, once Redis is back.
             self._must_rewind = True
             self._stepped.clear()
+            self.projection.doubt()
             telemetry.log.warning("Redis is away, trying again", error=str(error))
             time.sleep(1.0)
 
@@ -231,7 +232,7 @@ class Escalate:
 
     def _catch_up(self, place: Partition, committed: int) -> None:
         """Apply again what was committed before Redis forgot it, or before it could be told."""
-        stands = self.queue.begin(place.topic, place.number, 0)
+        stands = self.queue.begin(place.topic, place.number, 0, end=committed)
         if stands >= committed:
             return
         self.replay.follow({place: stands})

@@ -90,6 +90,10 @@ class Projection:
             return 0
         return applied
 
+    def doubt(self) -> None:
+        """Look at once whether Redis still stands where it was left: it was away."""
+        self._looked_s = float("-inf")
+
     def caught_up(self) -> bool:
         """Return whether every ticket that existed when the projection found its place has been applied."""
         if self._goal:

@@ -37,7 +37,7 @@ KEEP: Final = timedelta(days=180)
 #: How long a closed job's ticket is kept, so that its verdict can be withdrawn.
 WITHDRAWABLE: Final = timedelta(days=7)
 #: How many tickets one script call projects; a claim waits no longer than such a call.
-RUN: Final = 50
+RUN: Final = 16
 #: How many keys are deleted at once.
 _BATCH: Final = 1000
 
