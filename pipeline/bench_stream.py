@@ -106,9 +106,7 @@ def measure(
         send(kafka, range(load.events), media)
         with _pipeline(settings, kafka, load, folder) as process:
             say("draining the backlog")
-            before = cpu_s(process.pid)
-            found = _await_decisions(kafka, load.events, process)
-            after = cpu_s(process.pid)
+            found, spent_s = _await_decisions(kafka, load.events, process)
             latencies: list[float] = []
             arrived = 0
             if load.rate:
@@ -128,9 +126,7 @@ def measure(
         bare_per_s=round(bare, 1),
         ratio=round(per_s / bare, 3) if bare else 0.0,
         decision_bytes=size,
-        cpu_s_per_1000=None
-        if before is None or after is None
-        else round((after - before) / load.events * 1000, 3),
+        cpu_s_per_1000=None if spent_s is None else round(spent_s * 1000, 3),
         lost=round(max(0, expected - decided) / expected, 6),
         rate=load.rate or None,
         p50_ms=percentile(latencies, 50),
@@ -318,9 +314,13 @@ def _leash() -> None:
     die_with_parent(signal.SIGTERM)
 
 
-def _await_decisions(kafka: Kafka, count: int, process: "subprocess.Popen[bytes]") -> list[Record]:
+def _await_decisions(
+    kafka: Kafka, count: int, process: "subprocess.Popen[bytes]"
+) -> tuple[list[Record], float | None]:
+    """Return the decisions, and the CPU seconds that each took of the pipeline and its pool once they had started."""
     found: list[Record] = []
     quiet_since = time.monotonic()
+    started: tuple[int, float | None] | None = None
 
     def over() -> bool:
         return process.poll() is not None or time.monotonic() - quiet_since > _PATIENCE_S
@@ -329,9 +329,13 @@ def _await_decisions(kafka: Kafka, count: int, process: "subprocess.Popen[bytes]
     for record in read(kafka, [DECISIONS], follow=True, start=start, stop=over):
         found.append(record)
         quiet_since = time.monotonic()
+        if started is None and len(found) >= min(_WARM, count // 5):
+            started = len(found), cpu_s(process.pid)
         if len(found) >= count:
             break
-    return found
+    if started is None or started[1] is None or (end_s := cpu_s(process.pid)) is None:
+        return found, None
+    return found, (end_s - started[1]) / max(1, len(found) - started[0])
 
 
 def _steady(

@@ -92,7 +92,7 @@ class PoolSettings(_Section):
     classifiers_max: Annotated[int, Field(ge=1)] = 1
     preparers_min: Annotated[int, Field(ge=1)] = 1
     preparers_max: Annotated[int, Field(ge=1)] = 2
-    batch: Annotated[int, Field(ge=1)] = 16
+    batch: Annotated[int, Field(ge=1)] = 32
     #: CPU threads of each classifier; all cores, shared out, where it is not set.
     threads: Annotated[int, Field(ge=1)] | None = None
     call_timeout_s: float = 60.0
@@ -105,9 +105,9 @@ class ClassifierSettings(_Section):
     name: str = "bundled"
     #: A hub name, a folder, `bundled`, or `stub`.
     model: str = "bundled"
-    kind: Literal["generative", "contrastive", "image", "text", "guard", "remote", "stub"] = (
-        "generative"
-    )
+    kind: Literal[
+        "generative", "contrastive", "image", "text", "guard", "remote", "gemini", "stub"
+    ] = "generative"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
     reads: tuple[Literal["image", "caption"], ...] = ("image", "caption")

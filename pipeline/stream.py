@@ -72,6 +72,7 @@ _COVERAGE_S: Final = 5.0
 _MAX_COMMIT: Final = 1_000
 #: Longest pause after a transaction that was aborted; far below the longest time between two polls.
 _MAX_BACKOFF_S: Final = 5.0
+_STAGE: Final = Stage(name="", ms=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -538,7 +539,7 @@ def _upload(job: Job) -> Upload:
 
 
 def _stages(judged: Judged) -> tuple[Stage, ...]:
-    return tuple(Stage(name=name, ms=round(ms, 3)) for name, ms in judged.stages_ms)
+    return tuple(_STAGE.like(name=name, ms=round(ms, 3)) for name, ms in judged.stages_ms)
 
 
 def _after_s(job: Job) -> float:
