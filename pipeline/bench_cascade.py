@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.calibrating import calibrate
 from pipeline.calibration import Calibrations
-from pipeline.cascading import clear
+from pipeline.cascading import clear, rare
 from pipeline.decide import Answer
 from pipeline.evaluating import Watched
 from pipeline.labels import Labelled
@@ -71,6 +71,7 @@ class _Column:
     rows: tuple[str, ...]
     labels: Vector
     answers: tuple[Answer, ...]
+    rare: float
 
 
 def measure(
@@ -132,7 +133,7 @@ def _tested(
         )
         for value in rest.scores
     )
-    return _Column(rest.clusters, rest.labels, answers)
+    return _Column(rest.clusters, rest.labels, answers, rare(calibration))
 
 
 def _report(
@@ -161,7 +162,7 @@ def _report(
                 asked[at] += 1
                 reached[at].add(row)
                 answer = answers[row]
-                if at < len(names) - 1 and clear(answer, rules):
+                if at < len(names) - 1 and clear(answer, rules, rare=found[at][name].rare):
                     early += 1
                     break
             chosen.append(answer)

@@ -99,6 +99,8 @@ class Calibration(BaseModel):
     low: Curve
     high: Curve
     labels: Labels
+    #: The share of violations that the curve stands for, where it is not that of the labels.
+    prior: float | None = None
     kept: tuple[Kept, ...] = ()
     log_loss: float | None = None
     ece: float | None = None

@@ -54,6 +54,7 @@ class ContrastiveClassifier:
                 "model": spec.model,
                 "revision": weights.revision_of(folder),
                 "dtype": str(self.model.dtype),
+                **weights.loading_of(spec),
                 "attention": weights.attention_of(self.model),
                 "processor": self._processor.image_processor.to_dict(),
                 "ordinary": self._ordinary,

@@ -32,7 +32,7 @@ class GenerativeClassifier:
         weights.check_options(
             spec, weights.LOADING | {"token_budget", "sharing", "mass", "image_backend", "wording"}
         )
-        self._wording = _wording_of(spec)
+        self.wording = _wording_of(spec)
         folder = weights.folder_of(spec)
         config = weights.config_of(folder)
         text_only = spec.kind == "text"
@@ -61,13 +61,14 @@ class GenerativeClassifier:
                 "model": spec.model,
                 "revision": weights.revision_of(folder),
                 "dtype": str(self.model.dtype),
+                **weights.loading_of(spec),
                 "quantisation": config.get("quantization_config"),
                 "attention": weights.attention_of(self.model),
                 "processor": _described(processor),
                 "template": self.dialogue.template,
                 "prompt": prompt.TEMPLATE
-                if self._wording == "full"
-                else f"{prompt.TEMPLATE} {self._wording}",
+                if self.wording == "full"
+                else f"{prompt.TEMPLATE} {self.wording}",
                 "reads": sorted(self._reads),
             }
         )
@@ -96,8 +97,8 @@ class GenerativeClassifier:
     ) -> list[list[Classification]]:
         """Return one list of classifications an item, the highest over its pictures."""
         questions = [question for question in questions if self.covers(question)]
-        asks = [prompt.suffix(question, self._wording) for question in questions]
-        sheet = Sheet(self._reads, self._wording)
+        asks = [prompt.suffix(question, self.wording) for question in questions]
+        sheet = Sheet(self._reads, self.wording)
         for number, item in enumerate(items):
             sheet.add(number, item, questions)
         best: list[dict[int, Classification]] = [{} for _ in items]
@@ -115,7 +116,7 @@ class GenerativeClassifier:
         if not self._spec.rationales or not findings:
             return []
         if self._reasons is None:
-            self._reasons = Reasons(self.scorer, self._wording)
+            self._reasons = Reasons(self.scorer, self.wording)
         return [self._reasons.explain(item, question, found) for question, found in findings]
 
     def _scorer(self, family: Family) -> Scorer:

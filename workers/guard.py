@@ -84,6 +84,7 @@ class GuardClassifier:
                 "model": spec.model,
                 "revision": weights.revision_of(folder),
                 "dtype": str(self.model.dtype),
+                **weights.loading_of(spec),
                 "quantisation": config.get("quantization_config"),
                 "attention": weights.attention_of(self.model),
                 "dialect": repr(self.dialect),

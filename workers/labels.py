@@ -45,6 +45,7 @@ class LabelClassifier:
                 "model": spec.model,
                 "revision": weights.revision_of(folder),
                 "dtype": str(self.model.dtype),
+                **weights.loading_of(spec),
                 "processor": self._processor.to_dict() if sees else None,
                 "labels": sorted(spec.labels.items()),
             }

@@ -111,6 +111,14 @@ class Budget:
         return 0.0
 
 
+class EndpointError(Exception):
+    """Raised when an endpoint does not answer a request as it should; `status` is None where it did not answer."""
+
+    def __init__(self, status: int | None, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
 class RemoteClassifier:
     """GPT-4o class models, vLLM, SGLang, Ollama, Gemini's compatible endpoint."""
 
@@ -175,16 +183,7 @@ class RemoteClassifier:
 
     async def _within(self, work: Callable[[openai.AsyncOpenAI], Awaitable[_Made]]) -> _Made:
         """Run work with a client that is closed afterwards, and end it at the deadline."""
-        try:
-            made = openai.AsyncOpenAI(
-                base_url=self._options.endpoint,
-                api_key=self._key or ("none" if self._options.endpoint else None),
-                timeout=self._options.timeout_s,
-                max_retries=0,
-            )
-        except openai.OpenAIError as fault:
-            raise CheckpointError("remote-key", str(fault)) from fault
-        async with made as client:
+        async with self._connected() as client:
             try:
                 async with asyncio.timeout(self._options.deadline_s):
                     return await work(client)
@@ -192,6 +191,18 @@ class RemoteClassifier:
                 raise ClassifierUnavailableError(
                     "remote-deadline", f"no answer within {self._options.deadline_s:g} s"
                 ) from fault
+
+    def _connected(self) -> Any:
+        """Return a client, to be entered and left."""
+        try:
+            return openai.AsyncOpenAI(
+                base_url=self._options.endpoint,
+                api_key=self._key or ("none" if self._options.endpoint else None),
+                timeout=self._options.timeout_s,
+                max_retries=0,
+            )
+        except openai.OpenAIError as fault:
+            raise CheckpointError("remote-key", str(fault)) from fault
 
     async def _classify(
         self, client: openai.AsyncOpenAI, items: Sequence[Item], questions: Sequence[Question]
@@ -244,6 +255,9 @@ class RemoteClassifier:
             found = odds(choice)
             if found is not None:
                 return found
+            # Servers that tell no probabilities have answered with the one token all the same.
+            if (choice.message.content or "").strip(" \n\"'.").lower() in {"yes", "no"}:
+                return verdict(choice), None
         choice = await self._request(
             client, messages=turn, max_tokens=20, response_format=_format("verdict", _VERDICT)
         )
@@ -312,33 +326,44 @@ class RemoteClassifier:
     async def _request(self, client: openai.AsyncOpenAI, **arguments: Any) -> Any:
         """Return the first choice; what may pass is tried again, with growing pauses."""
         tries = self._options.retries + 1
+        away: Exception | None = None
         for attempt in range(tries):
             await self._afford()
-            try:
-                made = await client.chat.completions.create(
-                    model=self._spec.model, **{"temperature": 0, **arguments}
-                )
-            except openai.APIStatusError as fault:
-                if fault.status_code != _TOO_MANY and fault.status_code < _SERVER:
-                    raise CheckpointError(
-                        "remote-request", f"{fault.status_code}: {fault.message[:300]}"
-                    ) from fault
-                away: Exception = fault
-                told = fault.response.headers.get("retry-after")
-            except (openai.APIConnectionError, openai.APIResponseValidationError) as fault:
-                away, told = fault, None
-            except json.JSONDecodeError as fault:
-                away, told = fault, None
-            else:
-                choices = getattr(made, "choices", None)
-                if choices and getattr(choices[0], "message", None) is not None:
-                    return choices[0]
-                away, told = ValueError("a response without a choice"), None
+            made, away, told = await self._tried(client, arguments)
+            if made is not None:
+                return made
             if attempt + 1 < tries:
                 await asyncio.sleep(_pause_s(attempt, told))
         raise ClassifierUnavailableError(
             "remote-away", f"{tries} tries, the last: {type(away).__name__}: {away}"[:300]
         ) from away
+
+    async def _tried(
+        self, client: openai.AsyncOpenAI, arguments: Mapping[str, Any]
+    ) -> tuple[Any, Exception | None, str | None]:
+        """Return the first choice, or why there is none and how long the server asks to wait."""
+        told: str | None = None
+        try:
+            made = await client.chat.completions.create(
+                model=self._spec.model, **{"temperature": 0, **arguments}
+            )
+        except (openai.APIStatusError, EndpointError) as fault:
+            status, words = _status(fault)
+            if status is not None and _TOO_MANY != status < _SERVER:
+                raise CheckpointError("remote-request", f"{status}: {words[:300]}") from fault
+            if isinstance(fault, openai.APIStatusError):
+                told = fault.response.headers.get("retry-after")
+            return None, fault, told
+        except (
+            openai.APIConnectionError,
+            openai.APIResponseValidationError,
+            json.JSONDecodeError,
+        ) as fault:
+            return None, fault, None
+        choices = getattr(made, "choices", None)
+        if choices and getattr(choices[0], "message", None) is not None:
+            return choices[0], None, None
+        return None, ValueError("a response without a choice"), None
 
     async def _afford(self) -> None:
         while (wait := self._budget.wait_s()) > 0:
@@ -369,6 +394,12 @@ class RemoteClassifier:
         image.save(held, "JPEG", quality=_QUALITY)
         text = base64.b64encode(held.getvalue()).decode()
         return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{text}"}}
+
+
+def _status(fault: openai.APIStatusError | EndpointError) -> tuple[int | None, str]:
+    if isinstance(fault, EndpointError):
+        return fault.status, str(fault)
+    return fault.status_code, fault.message
 
 
 def odds(choice: Any) -> tuple[float, float] | None:

@@ -245,6 +245,11 @@ class Scorer:
 
     def whole(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Odds]:
         """Return the odds of whole prompts, nothing shared: what every sharing is held against."""
+        score, mass = self.whole_scores(rows, texts)
+        return _odds(score[None], mass[None])[0]
+
+    def whole_scores(self, rows: Sequence[Row], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the log-odds and the mass of whole prompts, through the model's own forward; what tuning learns by."""
         inputs = self.passes.inputs(texts, rows)
         ends = inputs["attention_mask"].sum(1) - 1
         kept, places = torch.unique(ends, return_inverse=True)
@@ -252,7 +257,7 @@ class Scorer:
         logits = logits[torch.arange(len(ends)), places if logits.shape[1] == len(kept) else ends]
         pair = logits[:, [self.dialogue.yes, self.dialogue.no]]
         mass = (pair.logsumexp(-1) - logits.logsumexp(-1)).exp()
-        return _odds((pair[:, 0] - pair[:, 1])[None], mass[None])[0]
+        return pair[:, 0] - pair[:, 1], mass
 
 
 def _portions(

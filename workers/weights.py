@@ -18,7 +18,12 @@ from workers.spec import BUNDLED, ClassifierSpec
 _WANTED: Final = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 #: Options of every model that is loaded here.
-LOADING: Final = frozenset({"device", "attention"})
+LOADING: Final = frozenset({"device", "attention", "quantise", "compile"})
+
+#: Ways of keeping the language part's weights small; the vision tower keeps its own.
+QUANTISED: Final = ("int8",)
+#: What transformers calls the part that sees.
+SEEING: Final = ("vision_tower", "vision_model", "visual")
 
 _DTYPES: Final = {
     "float32": torch.float32,
@@ -113,7 +118,63 @@ def model_of(kind: Any, spec: ClassifierSpec, folder: Path) -> Any:
         )
     except (OSError, ValueError, ImportError, KeyError) as fault:
         raise CheckpointError("checkpoint", f"classifier {spec.name}: {fault}") from fault
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    how = spec.options.get("quantise")
+    if how is not None:
+        _quantise(model, str(how), spec)
+    if spec.options.get("compile"):
+        # Only what keeps its shape from call to call: prompts differ in length, pictures do not.
+        for part in _towers(model):
+            part.compile()
+    return model
+
+
+def _quantise(model: Any, how: str, spec: ClassifierSpec) -> None:
+    """Keep the weights of the language part's layers in 8 bits, one scale a row.
+
+    By measurement (tests/benchmarks/README.md): on a CPU bitsandbytes and torchao are equally fast and exact, but
+    torchao, where it is installed, makes every process that loads any model start seconds later.
+    """
+    if how not in QUANTISED:
+        told = ", ".join(QUANTISED)
+        raise CheckpointError("options", f"classifier {spec.name}: quantise is {told}, not {how!r}")
+    try:
+        from bitsandbytes.nn import Int8Params, Linear8bitLt
+    except ImportError as fault:
+        raise CheckpointError(
+            "quantise-missing",
+            f"classifier {spec.name}: quantised loading needs `pip install 'weir-moderation[quantise]'`",
+        ) from fault
+    head = model.get_output_embeddings()
+    for name, part in list(model.named_modules()):
+        # The output layer stays as it is: its rows of Yes and No are read one by one.
+        seeing = any(word in name for word in SEEING)
+        if not isinstance(part, torch.nn.Linear) or part is head or seeing:
+            continue
+        small = Linear8bitLt(
+            part.in_features,
+            part.out_features,
+            bias=part.bias is not None,
+            has_fp16_weights=False,
+            threshold=0.0,
+        )
+        small.weight = Int8Params(part.weight.data, requires_grad=False, has_fp16_weights=False)
+        if part.bias is not None:
+            small.bias = part.bias
+        owner, _, last = name.rpartition(".")
+        # Moving it to its device is what quantises it.
+        setattr(model.get_submodule(owner), last, small.to(part.weight.device).eval())
+
+
+def _towers(model: Any) -> list[Any]:
+    inner = model.base_model
+    return [tower for name in SEEING if (tower := getattr(inner, name, None)) is not None]
+
+
+def loading_of(spec: ClassifierSpec) -> dict[str, Any]:
+    """Return what of the way of loading changes scores, for the digest; nothing where it is the usual one."""
+    told = {name: spec.options.get(name) for name in ("quantise", "compile")}
+    return {name: value for name, value in told.items() if value}
 
 
 def attention_of(model: Any) -> str:

@@ -1,4 +1,4 @@
-"""`weir model`: look at, evaluate and probe classifiers."""
+"""`weir model`: look at, evaluate, probe and tune classifiers."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pipeline.config import Settings
+    from pipeline.config import ClassifierSettings, Settings
     from pipeline.evaluating import Evaluated
     from pipeline.probing import Probed
     from workers.classifier import Classifier
@@ -184,18 +184,93 @@ def probe(
     sys.exit(0 if all(row.reached for row in rows if row.detail == "all") else 1)
 
 
+@command.command()
+@click.argument("labelled", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--classifier", "name", help="Configured name; the first by default.")
+@click.option("--policies", "folder", type=_PATH, help="Policy folder.")
+@click.option("--rank", default=8, show_default=True, help="Of the low-rank updates.")
+@click.option("--epochs", default=3, show_default=True, help="How often each answer is seen.")
+@click.option("--rate", default=2e-4, show_default=True, help="The highest learning rate.")
+@click.option("--batch", default=8, show_default=True, help="Questions a step.")
+@click.option("--seed", default=0, show_default=True, help="Of the order.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def tune(  # noqa: PLR0913 -- one argument an option
+    labelled: Path,
+    out: Path,
+    *,
+    name: str | None,
+    folder: Path | None,
+    rank: int,
+    epochs: int,
+    rate: float,
+    batch: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Fit a generative classifier to labelled uploads with LoRA; write a checkpoint with its card into OUT.
+
+    LABELLED is a folder with labels.jsonl (or .parquet), or such a file, as exported from verdicts. A quarter of it is
+    held back, and the checkpoint as written is measured on that. Exits 1 where it came out worse.
+    """
+    from pipeline.config import Settings
+    from pipeline.labels import LabelsError, read_labels
+    from pipeline.pooling import spec_of
+    from pipeline.tuning import fit
+    from policies.errors import PolicyError
+    from policies.folder import read_policies
+    from workers.errors import CheckpointError
+    from workers.tuning import Recipe
+
+    settings = Settings()
+    chosen = _named(settings, name or settings.classifiers[0].name)
+    losses: list[float] = []
+
+    def advance(loss: float) -> None:
+        losses.append(loss)
+        if not as_json and len(losses) % 20 == 0:
+            click.echo(f"step {len(losses)}: loss {sum(losses[-20:]) / 20:.3f}", err=True)
+
+    try:
+        found = fit(
+            read_labels(labelled),
+            spec_of(chosen),
+            tuple(read_policies(folder or settings.policies)),
+            Recipe(rank=rank, epochs=epochs, rate=rate, batch=batch, seed=seed),
+            out,
+            advance=advance,
+            refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
+        )
+    except (LabelsError, PolicyError, CheckpointError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(asdict(found) | {"better": found.better}, indent=1))
+    else:
+        for one in found.questions:
+            click.echo(
+                f"{one.question}: AUROC {one.auroc_before.value:.3f} → {one.auroc_after.value:.3f},"
+                f" log-loss {one.log_loss_before:.3f} → {one.log_loss_after:.3f}"
+            )
+        click.echo(f"{out}: {found.digest}")
+    sys.exit(0 if found.better else 1)
+
+
+def _named(settings: "Settings", name: str) -> "ClassifierSettings":
+    configured = {spec.name: spec for spec in settings.classifiers}
+    if name not in configured:
+        raise click.ClickException(
+            f"no classifier is named {name!r}; configured: {', '.join(configured)}"
+        )
+    return configured[name]
+
+
 def _classifier(settings: "Settings", name: str, *, mass: bool = False) -> "Classifier":
     from dataclasses import replace
 
     from pipeline.pooling import spec_of
     from workers.loading import load
 
-    configured = {spec.name: spec for spec in settings.classifiers}
-    if name not in configured:
-        raise click.ClickException(
-            f"no classifier is named {name!r}; configured: {', '.join(configured)}"
-        )
-    spec = spec_of(configured[name])
+    spec = spec_of(_named(settings, name))
     if mass and spec.kind == "generative":
         spec = replace(spec, options={**spec.options, "mass": True})
     return load(spec)

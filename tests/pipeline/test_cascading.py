@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.bench_cascade import measure
 from pipeline.calibration import Calibration, Calibrations, Curve, Labels
-from pipeline.cascading import clear, settling
+from pipeline.cascading import SURE, clear, settling
 from pipeline.decide import Answer, judge
 from pipeline.labels import Labelled
 from policies.question import Part, Question
@@ -58,7 +58,8 @@ def test_what_is_settled_is_no_persons_business(p: float, width: float, audience
     )
     rules = [TEENS.rule_under(None, over) for over in (None, *TEENS.overrides)]
     (question,) = TEENS.questions
-    if clear(answer, rules):
+    if clear(answer, rules, rare=0.05):
+        assert p <= 0.05 or p >= 0.9
         for at in (low, p, high):
             found = judge(
                 TEENS,
@@ -68,8 +69,8 @@ def test_what_is_settled_is_no_persons_business(p: float, width: float, audience
                 language=None,
             )
             assert found.review is None
-    assert not clear(replace(answer, calibration="none"), rules)
-    assert not clear(replace(answer, calibration="stale"), rules)
+    assert not clear(replace(answer, calibration="none"), rules, rare=0.05)
+    assert not clear(replace(answer, calibration="stale"), rules, rare=0.05)
 
 
 def test_only_a_fresh_calibration_of_this_classifier_settles() -> None:
@@ -99,6 +100,16 @@ def test_only_a_fresh_calibration_of_this_classifier_settles() -> None:
     never = policy(bands={"review": 0.3, "act": "never"})
     settles = settling(lambda: Calibrations.of([calibration]), PolicySet((never,)), lambda: NOW)
     assert (at(-5.0), at(5.0)) == (True, False)
+
+
+def test_what_is_rare_is_not_settled_by_a_guess() -> None:
+    """Where violations are rarer than the band, only what is far rarer still passes early."""
+    rules = [policy().rule_under(None, None)]
+    answer = Answer(
+        question="weapons", score=0.0, probability=0.01, calibration="fresh", answered_by="sha256:x"
+    )
+    assert not clear(answer, rules, rare=0.01 / SURE)
+    assert clear(replace(answer, probability=0.0004), rules, rare=0.01 / SURE)
 
 
 class Noisy:
@@ -153,7 +164,7 @@ def test_a_cascade_spares_the_last_classifier() -> None:
     """One that guesses settles nothing; a fair cheap classifier settles much at little cost in quality."""
     guess = Noisy("guess", 0.8, blind_to=" ")
     last = Noisy("last", 0.3)
-    report = measure(labelled(400), [guess, Noisy("cheap", 0.8), last], [policy()])
+    report = measure(labelled(300), [guess, Noisy("cheap", 0.8), last], [policy()])
     first, second, third = report.stages
     assert (first.uploads, first.questions, second.uploads) == (1.0, 1.0, 1.0)
     assert 0.0 < third.uploads < 0.7

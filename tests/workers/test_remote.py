@@ -129,12 +129,15 @@ def test_logprobs_are_the_score(server: Server) -> None:
 
 
 def test_without_logprobs_json(server: Server) -> None:
-    """Where the endpoint tells no log-probabilities, the answer is asked for as JSON."""
-    server.script = lambda n, _: ok(body("Yes" if n == 1 else '{"answer": "No"}'))
+    """Where the endpoint tells no log-probabilities and no plain word, the answer is asked for as JSON."""
+    server.script = lambda n, _: ok(body("The" if n == 1 else '{"answer": "No"}'))
     answer = classifier(server).classify([ITEM], [QUESTION])[0][0]
     assert answer.score < 0
     assert answer.mass is None
     assert server.asked[1]["response_format"]["type"] == "json_schema"
+    server.script = lambda _n, _: ok(body("Yes"))
+    assert classifier(server).classify([ITEM], [QUESTION])[0][0].score > 0
+    assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize(
