@@ -39,6 +39,10 @@ def _load(spec: ClassifierSpec) -> Classifier:
         from workers.labels import LabelClassifier
 
         return LabelClassifier(spec)
+    if spec.kind == "gemini":
+        from workers.gemini import GeminiClassifier
+
+        return GeminiClassifier(spec)
     if spec.kind == "remote":
         from workers.remote import RemoteClassifier
 

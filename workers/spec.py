@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from policies.question import Part, Question
 
-Kind = Literal["generative", "contrastive", "image", "text", "guard", "remote", "stub"]
+Kind = Literal["generative", "contrastive", "image", "text", "guard", "remote", "gemini", "stub"]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 
 #: The checkpoint that ships with the house.

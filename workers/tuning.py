@@ -141,7 +141,7 @@ def _learn(
                 )
                 wanted = score.new_tensor([float(lesson.answer) for lesson in batch])
                 loss = binary_cross_entropy_with_logits(score, wanted, pos_weight=weight)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(learned, 1.0)
                 optimiser.step()
                 schedule.step() if schedule.last_epoch < steps - 1 else None

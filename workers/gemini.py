@@ -1,0 +1,167 @@
+"""Gemini through google-genai (the extra `gemini`): each picture is uploaded once, however many questions there are.
+
+It speaks to Gemini in the shape in which `remote` speaks to every other endpoint, so deadlines, budgets, retries and
+the reading of answers are the same. Uploaded files are deleted when a call ends. Pictures and captions only: what
+else an upload holds is refused by name before it comes here (`workers.media`).
+"""
+
+import asyncio
+import base64
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from types import SimpleNamespace
+from typing import Any, Final, Self
+
+from workers.errors import CheckpointError
+from workers.remote import EndpointError, RemoteClassifier
+from workers.spec import ClassifierSpec
+
+try:
+    import httpx
+    import httpx2
+    from google import genai
+    from google.genai import errors, types
+except ImportError as fault:
+    raise CheckpointError(
+        "gemini-missing", "Gemini needs `pip install 'weir-moderation[gemini]'`"
+    ) from fault
+
+_DATA: Final = "data:image/jpeg;base64,"
+#: How many alternatives its log-probabilities tell.
+_TOLD: Final = 20
+_MS: Final = 1000
+#: What ends an answer that the model did not want to give.
+_FILTERED: Final = frozenset({"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "IMAGE_SAFETY", "SPII"})
+
+
+class GeminiClassifier(RemoteClassifier):
+    """A Gemini model by its own interface."""
+
+    def __init__(self, spec: ClassifierSpec) -> None:
+        super().__init__(spec)
+        if self._key is None:
+            raise CheckpointError("options", "Gemini needs key_file, a file that holds its key")
+
+    def _connected(self) -> Any:
+        options = self._options
+        return _Gemini(
+            genai.Client(
+                api_key=self._key,
+                http_options=types.HttpOptions(
+                    base_url=options.endpoint, timeout=round(options.timeout_s * _MS)
+                ),
+            )
+        )
+
+
+class _Gemini:
+    """Gemini's client in the shape of OpenAI's: `client.chat.completions.create(…)`."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._files: dict[str, asyncio.Task[Any]] = {}
+        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self._create))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._client.aio.aclose)
+            for task in self._files.values():
+                if not task.done():
+                    task.cancel()
+                    continue
+                # What cannot be deleted now is deleted by Gemini after two days.
+                with suppress(errors.APIError, httpx.HTTPError, httpx2.HTTPError, EndpointError):
+                    await self._client.aio.files.delete(name=task.result().name)
+
+    async def _create(
+        self,
+        *,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        temperature: float,
+        max_tokens: int,
+        response_format: Mapping[str, Any] | None = None,
+        logprobs: bool = False,
+        top_logprobs: int = _TOLD,
+    ) -> Any:
+        config: dict[str, Any] = {"temperature": temperature, "max_output_tokens": max_tokens}
+        if response_format is not None:
+            config["response_mime_type"] = "application/json"
+            config["response_json_schema"] = response_format["json_schema"]["schema"]
+        if logprobs:
+            config |= {"response_logprobs": True, "logprobs": min(top_logprobs, _TOLD)}
+        parts = [await self._part(part) for turn in messages for part in turn["content"]]
+        try:
+            made = await self._client.aio.models.generate_content(
+                model=model,
+                contents=[types.Content(role="user", parts=parts)],
+                config=types.GenerateContentConfig(**config),
+            )
+        except errors.APIError as fault:
+            raise EndpointError(fault.code, str(fault.message)) from fault
+        except (httpx.HTTPError, httpx2.HTTPError, ValueError) as fault:
+            raise EndpointError(None, f"{type(fault).__name__}: {fault}") from fault
+        return SimpleNamespace(choices=[_choice(made)])
+
+    async def _part(self, part: Mapping[str, Any]) -> Any:
+        if part["type"] == "text":
+            return types.Part(text=part["text"])
+        jpeg = base64.b64decode(part["image_url"]["url"].removeprefix(_DATA))
+        name = hashlib.sha256(jpeg).hexdigest()
+        if name not in self._files:
+            self._files[name] = asyncio.create_task(self._upload(jpeg))
+        held = await self._files[name]
+        return types.Part(
+            file_data=types.FileData(file_uri=held.uri, mime_type=held.mime_type or "image/jpeg")
+        )
+
+    async def _upload(self, jpeg: bytes) -> Any:
+        try:
+            return await self._client.aio.files.upload(
+                file=io.BytesIO(jpeg), config={"mime_type": "image/jpeg"}
+            )
+        except errors.APIError as fault:
+            raise EndpointError(fault.code, str(fault.message)) from fault
+        except (httpx.HTTPError, httpx2.HTTPError, KeyError, ValueError) as fault:
+            raise EndpointError(None, f"{type(fault).__name__}: {fault}") from fault
+
+
+def _choice(made: Any) -> Any:
+    """Return an answer as OpenAI's client would give it."""
+    blocked = getattr(made.prompt_feedback, "block_reason", None)
+    candidates = made.candidates or []
+    if blocked is not None or not candidates:
+        told = f"blocked: {getattr(blocked, 'value', blocked)}"
+        return SimpleNamespace(
+            message=SimpleNamespace(content="", refusal=told), finish_reason="content_filter"
+        )
+    first = candidates[0]
+    parts = (first.content.parts if first.content else None) or []
+    reason = str(getattr(first.finish_reason, "value", first.finish_reason))
+    return SimpleNamespace(
+        message=SimpleNamespace(
+            content="".join(part.text or "" for part in parts if not part.thought), refusal=None
+        ),
+        finish_reason="content_filter" if reason in _FILTERED else "stop",
+        logprobs=_logprobs(first.logprobs_result),
+    )
+
+
+def _logprobs(told: Any) -> Any:
+    steps = (told.top_candidates if told else None) or []
+    return SimpleNamespace(
+        content=[
+            SimpleNamespace(
+                top_logprobs=[
+                    SimpleNamespace(token=one.token, logprob=one.log_probability)
+                    for one in step.candidates or []
+                ]
+            )
+            for step in steps
+        ]
+    )
