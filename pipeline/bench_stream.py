@@ -1,6 +1,6 @@
 """How fast uploads become committed decisions, beside a bare loop of the Kafka client that writes as many bytes.
 
-The pipeline runs as it is shipped, in a process of its own, with twelve policies, through the Ray pool. First a backlog
+The pipeline runs as it is shipped, in processes of its own that share a Ray pool, with twelve policies. First a backlog
 is drained, which gives events a second and CPU; then, with a rate, uploads arrive steadily, which gives latencies.
 """
 
@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import uuid4
 
 from pipeline.config import Kafka, Settings, environment
+from pipeline.errors import PipelineError
 from pipeline.kafka import Producer, Topics, bare_loop, ends, read
 from pipeline.messages import AUDIT, DECISIONS, UPLOADS
 from pipeline.processes import descendants, die_with_parent
@@ -74,6 +75,8 @@ class Load:
     #: CPU threads of the classifier; None: all cores.
     threads: int | None = None
     broker: Broker = "embedded"
+    #: Pipeline processes that share the pool; each has one core's worth of Python. The embedded broker takes only one.
+    pipelines: int = 1
     #: `s3://BUCKET/PREFIX` for media in S3.
     bucket: str = "s3://weir-bench"
 
@@ -104,14 +107,14 @@ def measure(
         media = _store_media(settings, load, folder)
         say("writing the backlog")
         send(kafka, range(load.events), media)
-        with _pipeline(settings, kafka, load, folder) as process:
+        with _pipelines(settings, kafka, load, folder) as processes:
             say("draining the backlog")
-            found, spent_s = _await_decisions(kafka, load.events, process)
+            found, spent_s = _await_decisions(kafka, load.events, processes)
             latencies: list[float] = []
             arrived = 0
             if load.rate:
                 say(f"uploads arrive at {load.rate:g} a second")
-                arrived, latencies = _steady(kafka, load, media, process)
+                arrived, latencies = _steady(kafka, load, media, processes)
         size = sum(len(r.value or b"") + len(r.key or b"") for r in found) // max(1, len(found))
         headers = sum(len(k) + len(v) for k, v in found[0].headers) if found else 0
         say("the bare loop")
@@ -179,12 +182,12 @@ def upload(number: int, media: Sequence[str]) -> Outgoing:
     return Outgoing(topic=UPLOADS, key=f"c{number}".encode(), value=json.dumps(event).encode())
 
 
-def cpu_s(pid: int) -> float | None:
-    """Return the CPU seconds of a process and all that it started, or None where the system does not tell."""
+def cpu_s(pids: Sequence[int]) -> float | None:
+    """Return the CPU seconds of processes and all that they started, or None where the system does not tell."""
     if not Path("/proc/self/stat").exists():
         return None
     ticks = 0
-    for one in [pid, *descendants(pid)]:
+    for one in {child for pid in pids for child in (pid, *descendants(pid))}:
         with suppress(OSError):
             fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
             ticks += int(fields[11]) + int(fields[12])
@@ -266,46 +269,70 @@ def _broker(settings: Kafka, which: Broker) -> Iterator[Kafka]:
 
 
 @contextmanager
-def _pipeline(
+def _pipelines(
     settings: Settings, kafka: Kafka, load: Load, folder: Path
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the upload consumer as it is shipped."""
+) -> Iterator["list[subprocess.Popen[bytes]]"]:
+    """Run upload consumers as they are shipped; the last process is the Ray that they share, if it is ours."""
     kind = "stub" if load.classifier == "stub" else "generative"
     config = folder / "weir.toml"
     config.write_text(
         f'[[classifiers]]\nname = "{load.classifier}"\nmodel = "{load.classifier}"\nkind = "{kind}"\n'
         + (f"options = {{bias = -3.0, item_s = {load.item_s}}}\n" if kind == "stub" else "")
     )
-    variables: Mapping[str, str] = {
-        "WEIR_CONFIG": str(config),
-        "WEIR_INSTANCE": "bench",
-        "WEIR_POLICIES": str(folder / "policies"),
-        "WEIR_CALIBRATIONS": str(folder / "calibrations"),
-        "WEIR_KAFKA_SERVERS": kafka.servers,
-        "WEIR_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
-        "WEIR_KAFKA_TRANSACTIONS": str(kafka.transactions).lower(),
-        "WEIR_POOL_NAMESPACE": f"bench-{uuid4().hex[:8]}",
-        "WEIR_TELEMETRY_LOG_LEVEL": "warning",
-        **({"WEIR_POOL_THREADS": str(load.threads)} if load.threads else {}),
-        **({"WEIR_STORE_FOLDER": str(folder / "media")} if load.media == "folder" else {}),
-        **({"WEIR_POOL_ADDRESS": settings.pool.address} if settings.pool.address else {}),
-    }
-    with (folder / "pipeline.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", "run", "--only", "uploads"],
-            env=environment() | dict(variables),
-            stderr=log,
-            preexec_fn=_leash,  # noqa: PLW1509 -- it calls the kernel and nothing else
-        )
+    with ExitStack() as open_parts:
+        shared = [] if settings.pool.address else [open_parts.enter_context(_ray())]
+        variables: Mapping[str, str] = {
+            "WEIR_CONFIG": str(config),
+            "WEIR_POLICIES": str(folder / "policies"),
+            "WEIR_CALIBRATIONS": str(folder / "calibrations"),
+            "WEIR_KAFKA_SERVERS": kafka.servers,
+            "WEIR_KAFKA_TOPIC_PREFIX": kafka.topic_prefix,
+            "WEIR_KAFKA_TRANSACTIONS": str(kafka.transactions).lower(),
+            "WEIR_POOL_NAMESPACE": f"bench-{uuid4().hex[:8]}",
+            "WEIR_TELEMETRY_LOG_LEVEL": "warning",
+            "WEIR_POOL_ADDRESS": settings.pool.address or shared[0][1],
+            **({"WEIR_POOL_THREADS": str(load.threads)} if load.threads else {}),
+            **({"WEIR_STORE_FOLDER": str(folder / "media")} if load.media == "folder" else {}),
+        }
+        log = open_parts.enter_context((folder / "pipeline.log").open("ab"))
+        processes = []
+        for number in range(load.pipelines):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline", "run", "--only", "uploads"],
+                env=environment() | dict(variables) | {"WEIR_INSTANCE": f"bench-{number}"},
+                stderr=log,
+                preexec_fn=_leash,  # noqa: PLW1509 -- it calls the kernel and nothing else
+            )
+            open_parts.callback(_end, process)
+            processes.append(process)
+        yield [*processes, *(process for process, _ in shared)]
+
+
+@contextmanager
+def _ray() -> Iterator["tuple[subprocess.Popen[bytes], str]"]:
+    """Run a Ray of the bench's own, and give its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infra.embedded.ray_head"],
+        stdout=subprocess.PIPE,
+        preexec_fn=_leash,  # noqa: PLW1509 -- it calls the kernel and nothing else
+        env=environment(),
+    )
     try:
-        yield process
+        address = process.stdout.readline().decode().strip() if process.stdout else ""
+        if not address:
+            raise PipelineError("Ray did not start; the machine may be too busy for it")
+        yield process, address
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _leash() -> None:
@@ -315,7 +342,7 @@ def _leash() -> None:
 
 
 def _await_decisions(
-    kafka: Kafka, count: int, process: "subprocess.Popen[bytes]"
+    kafka: Kafka, count: int, processes: "Sequence[subprocess.Popen[bytes]]"
 ) -> tuple[list[Record], float | None]:
     """Return the decisions, and the CPU seconds that each took of the pipeline and its pool once they had started."""
     found: list[Record] = []
@@ -323,23 +350,34 @@ def _await_decisions(
     started: tuple[int, float | None] | None = None
 
     def over() -> bool:
-        return process.poll() is not None or time.monotonic() - quiet_since > _PATIENCE_S
+        return _ended(processes) or time.monotonic() - quiet_since > _PATIENCE_S
 
     start = dict.fromkeys(ends(kafka, [DECISIONS]), 0)
     for record in read(kafka, [DECISIONS], follow=True, start=start, stop=over):
         found.append(record)
         quiet_since = time.monotonic()
         if started is None and len(found) >= min(_WARM, count // 5):
-            started = len(found), cpu_s(process.pid)
+            started = len(found), cpu_s([process.pid for process in processes])
         if len(found) >= count:
             break
-    if started is None or started[1] is None or (end_s := cpu_s(process.pid)) is None:
+    if (
+        started is None
+        or started[1] is None
+        or (end_s := cpu_s([process.pid for process in processes])) is None
+    ):
         return found, None
     return found, (end_s - started[1]) / max(1, len(found) - started[0])
 
 
+def _ended(processes: "Sequence[subprocess.Popen[bytes]]") -> bool:
+    return any(process.poll() is not None for process in processes)
+
+
 def _steady(
-    kafka: Kafka, load: Load, media: Sequence[str], process: "subprocess.Popen[bytes]"
+    kafka: Kafka,
+    load: Load,
+    media: Sequence[str],
+    processes: "Sequence[subprocess.Popen[bytes]]",
 ) -> tuple[int, list[float]]:
     """Send at the rate, and return how many were sent and how long each took that came back."""
     total = int(load.rate * load.seconds)
@@ -367,7 +405,7 @@ def _steady(
         producer.post(record)
     producer.flush()
     deadline = time.monotonic() + 20
-    while len(took) < total and time.monotonic() < deadline and process.poll() is None:
+    while len(took) < total and time.monotonic() < deadline and not _ended(processes):
         time.sleep(0.1)
     done.set()
     watcher.join()

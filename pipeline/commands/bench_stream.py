@@ -4,7 +4,7 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,20 +36,16 @@ if TYPE_CHECKING:
     help="An embedded broker without transactions, or the configured Kafka, on topics of its own.",
 )
 @click.option(
+    "--pipelines",
+    default=1,
+    show_default=True,
+    help="Pipeline processes that share the pool; the embedded broker takes only one.",
+)
+@click.option(
     "--bucket", default="s3://weir-bench", show_default=True, help="Where media lie in S3."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def command(
-    *,
-    events: int,
-    rate: float,
-    seconds: float,
-    media: Literal["none", "folder", "s3"],
-    classifier: Literal["stub", "bundled"],
-    broker: Literal["embedded", "configured"],
-    bucket: str,
-    as_json: bool,
-) -> None:
+def command(*, as_json: bool, **chosen: Any) -> None:
     """Measure events a second, latency and CPU, with twelve policies through the Ray pool.
 
     Beside it stands a bare loop of the Kafka client that writes as many bytes.
@@ -58,15 +54,7 @@ def command(
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
 
-    load = Load(
-        events=events,
-        rate=rate,
-        seconds=seconds,
-        media=media,
-        classifier=classifier,
-        broker=broker,
-        bucket=bucket,
-    )
+    load = Load(**chosen)
     with tempfile.TemporaryDirectory(prefix="weir-bench-") as folder:
         try:
             found = measure(
