@@ -70,6 +70,7 @@ _DECISION: Final = pa.schema(
         pa.field("review_reason", pa.string()),
         pa.field("propensity", pa.float64()),
         pa.field("review_questions", _TEXTS),
+        pa.field("review_propensities", pa.list_(pa.float64())),
         pa.field("findings", pa.list_(_FINDING)),
         pa.field("not_asked", _TEXTS),
         pa.field("unjudged", _TEXTS),
@@ -163,6 +164,7 @@ def _decision(d: Decision) -> dict[str, Any]:
         "review_reason": None if review is None else review.reason,
         "propensity": None if review is None else review.propensity,
         "review_questions": None if review is None else review.questions,
+        "review_propensities": None if review is None else review.propensities,
         "findings": [
             {
                 **f.model_dump(

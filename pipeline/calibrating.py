@@ -5,13 +5,18 @@ from datetime import datetime
 
 import numpy as np
 
-from pipeline.calibration import Calibration, Kept, Labels, logistic
-from pipeline.fitting import fit
-from pipeline.reliability import Figure, auroc, bootstrap, brier, ece, log_loss
+from pipeline.calibration import Calibration, Curve, Kept, Labels, logistic
+from pipeline.fitting import Fit, fit, straighten
+from pipeline.reliability import Figure, Vector, auroc, bootstrap, brier, ece, log_loss
 from pipeline.scored import Scores
-from pipeline.thresholds import Threshold, act_at, independent, review_at
+from pipeline.thresholds import Threshold, act_at, independent, least, review_at, reviewer_error
 from policies.question import Question
 from policies.schema import MissRate, Policy, Precision
+
+#: Adjudicated labels prove a promise by themselves once there are this many times the least number.
+_ENOUGH = 5
+#: A reviewer error above this proves nothing.
+_HOPELESS = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +45,9 @@ def calibrate(
     seed: int = 0,
 ) -> Calibrated:
     """Return the calibration of one question: fitted on all labels, its figures by two-fold cross-fitting."""
+    scored = scored.one_a_cluster(seed)
     held = _cross_fitted(scored, prior, seed)
-    final = fit(scored.scores, scored.labels, scored.weights, prior=prior, seed=seed)
+    final = fit_answers(scored, prior=prior, seed=seed)
     raw = np.array([logistic(s) for s in scored.scores])
     measured = ece(held, scored.labels, scored.weights)
     calibration = Calibration(
@@ -58,8 +64,11 @@ def calibrate(
             allowed=int(len(scored.labels) - scored.labels.sum()),
             source=source,
         ),
-        # Promises are proven on probabilities that were not fitted on the labels that prove them.
-        kept=_promises(policy, question, scored, held, seed),
+        prior=prior,
+        kept=tuple(
+            prove(promise, scored, final.curve, prior=prior, seed=seed)
+            for promise in sorted(promises_of(policy, question.clause), key=str)
+        ),
         log_loss=round(log_loss(held, scored.labels, scored.weights), 5),
         ece=round(measured, 5),
         fitted_at=now,
@@ -85,49 +94,134 @@ def _cross_fitted(scored: Scores, prior: float | None, seed: int) -> np.ndarray:
     for this in (0, 1):
         train, test = side != this, side == this
         if test.any():
-            found = fit(
-                scored.scores[train],
-                scored.labels[train],
-                scored.weights[train] if train.any() else None,
-                prior=prior,
-                seed=seed,
-                draws=2,
-            )
+            found = fit_answers(scored.take(train), prior=prior, seed=seed, draws=2)
             held[test] = np.interp(
                 scored.scores[test], found.curve.scores, found.curve.probabilities
             )
     return held
 
 
-def _promises(
-    policy: Policy, question: Question, scored: Scores, held: np.ndarray, seed: int
-) -> tuple[Kept, ...]:
+def fit_answers(
+    scored: Scores, *, prior: float | None = None, seed: int = 0, draws: int = 60
+) -> Fit:
+    """Return the fit of one question's labels.
+
+    Where only some are more than one person's word, all of them shape the curve, and those few straighten it.
+    """
+    found = fit(scored.scores, scored.labels, scored.weights, prior=prior, seed=seed, draws=draws)
+    sure = scored.settled
+    if sure.all() or not sure.any():
+        return found
+    few = scored.take(sure)
+    weights = _as_in_stream(few, prior)
+    again = straighten(
+        _log_odds(found.curve, few.scores), few.labels, weights, seed=seed, draws=draws
+    )
+    curves = [
+        _through(found_curve, again_curve)
+        for found_curve, again_curve in (
+            (found.curve, again.curve),
+            (found.low, again.low),
+            (found.high, again.high),
+        )
+    ]
+    return Fit(
+        method=found.method,
+        curve=curves[0],
+        low=curves[1],
+        high=curves[2],
+        log_loss=again.log_loss,
+        ece=again.ece,
+        tried=found.tried,
+    )
+
+
+def _log_odds(curve: Curve, scores: Vector) -> Vector:
+    p = np.clip(at(curve, scores), 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(p / (1 - p)), float)
+
+
+def _through(first: Curve, second: Curve) -> Curve:
+    scores = np.array(first.scores)
+    return Curve(
+        scores=first.scores, probabilities=tuple(at(second, _log_odds(first, scores)).tolist())
+    )
+
+
+def at(curve: Curve, scores: Vector) -> Vector:
+    """Return a curve's probabilities exactly as decisions will have them: a tie must stay a tie."""
+    xs, ys = np.array(curve.scores), np.array(curve.probabilities)
+    right = np.searchsorted(xs, scores, side="right")
+    inner = np.clip(right, 1, max(1, len(xs) - 1))
+    x0, y0 = xs[inner - 1], ys[inner - 1]
+    x1, y1 = xs[np.minimum(inner, len(xs) - 1)], ys[np.minimum(inner, len(xs) - 1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = y0 + (y1 - y0) * (scores - x0) / (x1 - x0)
+    ends = np.where(right == 0, ys[0], ys[-1])
+    return np.asarray(np.where((right == 0) | (right == len(xs)), ends, between), float)
+
+
+def _as_in_stream(scored: Scores, prior: float | None) -> Vector:
+    if prior is None or not 0 < scored.labels.mean() < 1:
+        return scored.weights
+    share = float(np.average(scored.labels, weights=scored.weights))
+    of_kind = np.where(scored.labels == 1, prior / share, (1 - prior) / (1 - share))
+    return np.asarray(scored.weights * of_kind, float)
+
+
+def prove(
+    promise: Precision | MissRate,
+    scored: Scores,
+    curve: Curve,
+    *,
+    prior: float | None = None,
+    seed: int = 0,
+) -> Kept:
+    """Return the threshold that keeps a promise on these labels, or what is missing.
+
+    Adjudicated labels prove it where there are enough of them; else all do, with the measured reviewer error taken
+    into account; where that was never measured, single answers promise nothing.
+    """
+    risk = 1 - promise.precision if isinstance(promise, Precision) else promise.miss_rate
+    sure = scored.settled
+    enough = _ENOUGH * least(risk, 1 - promise.confidence)
+    doubt = 0.0
+    chosen = scored
+    if not sure.all():
+        doubt = _doubt(scored, curve)
+        if int(sure.sum()) >= enough or doubt > _HOPELESS:
+            chosen, doubt = scored.take(sure), 0.0
     sample = independent(
-        held,
-        scored.labels,
-        clusters=np.array(scored.clusters),
-        weights=scored.weights,
+        at(curve, chosen.scores),
+        chosen.labels,
+        clusters=np.array(chosen.clusters, str),
+        weights=chosen.weights,
+        reviewer_error=doubt,
+        prior=prior,
         seed=seed,
     )
-    kept = []
-    for promise in sorted(promises_of(policy, question.clause), key=str):
-        found: Threshold = (
-            act_at(sample, promise)
-            if isinstance(promise, Precision)
-            else review_at(sample, promise)
-        )
-        kept.append(
-            Kept(
-                promise=promise,
-                value=found.value,
-                labels=found.labels,
-                errors=found.errors,
-                bound=found.bound,
-                labels_needed=found.labels_needed,
-                kind=found.kind,
-            )
-        )
-    return tuple(kept)
+    found: Threshold = (
+        act_at(sample, promise) if isinstance(promise, Precision) else review_at(sample, promise)
+    )
+    return Kept(
+        promise=promise,
+        value=found.value,
+        labels=found.labels,
+        errors=found.errors,
+        bound=min(1.0, found.bound),
+        labels_needed=found.labels_needed,
+        kind=found.kind,
+        reviewer_error=round(doubt, 4),
+    )
+
+
+def _doubt(scored: Scores, curve: Curve) -> float:
+    if scored.first is None:
+        return 1.0
+    again = np.isfinite(scored.first) & scored.settled
+    return reviewer_error(
+        at(curve, scored.scores[again]), scored.first[again], scored.labels[again]
+    )
 
 
 def promises_of(policy: Policy, clause: str | None) -> set[Precision | MissRate]:

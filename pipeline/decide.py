@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from pipeline.lottery import Stake, drawn, with_audit
 from pipeline.messages import (
     Calibration,
     Content,
@@ -138,7 +139,7 @@ def decide(
         labels=labels(everywhere),
         limits=limits_of(everywhere),
         regional={region: there for region, there in regional.items() if there is not action},
-        review=_ticket(wherever, silent, event, now),
+        review=_audited(_ticket(wherever, silent, event, now), wherever, policies, event),
         findings=tuple(
             _finding(
                 policies,
@@ -435,6 +436,39 @@ def _ticket(
             questions=tuple(q.id for p in waiting for q in p.questions),
         )
     return None
+
+
+def _audited(
+    review: Review | None,
+    judgements: Collection[Judgement],
+    policies: PolicySet,
+    event: UploadEvent,
+) -> Review | None:
+    """Return the ticket with what a person is to see by lot: a share of what passed, and of what acted."""
+    alone = [j for j in judgements if j.review is None]
+    chances = drawn(
+        event.content_id,
+        [Stake(question=j.question.id, share=_share(j, policies)) for j in alone],
+    )
+    if not chances:
+        return review
+    # The job waits where its most severe finding would; nothing in force changes until somebody has looked.
+    of = [j for j in alone if j.question.id in chances]
+    first = max(of, key=lambda j: (j.rule.severity.weight, j.probability))
+    reach = event.context.reach
+    audit = Review(
+        queue=first.rule.queue,
+        priority=max(_priority(j.probability, j.rule.severity, reach) for j in of),
+        due_at=None,
+        reviewers=max(j.rule.reviewers for j in of),
+        reason="audit",
+    )
+    return with_audit(review, audit, chances)
+
+
+def _share(judgement: Judgement, policies: PolicySet) -> float:
+    audit = policies.by_name[judgement.question.policy].audit
+    return audit.acted if judgement.acts else audit.passed
 
 
 def _priority(probability: float, severity: Severity, reach: float) -> float:

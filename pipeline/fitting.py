@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from scipy.optimize import minimize
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
@@ -36,7 +37,11 @@ _TEMPERATURE_UNTIL: Final = 12
 _POINTS = 65
 #: Standard deviations of the priors on log slope and intercept: few labels move the identity little.
 _SLOPE_SD, _SHIFT_SD = 0.7, 2.5
+#: The same where probabilities are nearly right already.
+_TIGHT = (0.15, 0.3)
 _CLIP = 1e-6
+#: What a curve rises at least from one of its points to the next.
+_RISE = 1e-7
 #: Standard deviations of a 95 % interval.
 _Z = 1.959964
 
@@ -75,12 +80,11 @@ def fit(
     """
     finite = np.isfinite(scores)
     scores, labels = scores[finite], labels[finite]
-    w = (
-        np.ones(len(scores))
-        if weights is None
-        else weights[finite] * finite.sum() / weights[finite].sum()
-    )
-    rarer = int(min(labels.sum(), len(labels) - labels.sum()))
+    w = np.ones(len(scores)) if weights is None else _effective(weights[finite])
+    # Unlike weights are worth fewer labels, and wanted is a method that so few support.
+    rarer = int(min((w * labels).sum(), (w * (1 - labels)).sum()) + _CLIP)
+    if rarer:
+        rarer = min(rarer, int(min(labels.sum(), len(labels) - labels.sum())))
     usable = [method for method, needed in NEEDS.items() if rarer >= needed]
     # What is too simple for that many labels would give intervals that are narrow and wrong.
     if rarer >= _TEMPERATURE_UNTIL:
@@ -104,6 +108,39 @@ def fit(
         ece=ece(said, labels, w) if len(labels) else float("nan"),
         tried={name: value for name, (value, _) in tried.items()},
     )
+
+
+def straighten(
+    scores: Vector, labels: Vector, weights: Vector, *, seed: int = 0, draws: int = 60
+) -> Fit:
+    """Return what these labels change about probabilities that are nearly right; `scores` are their log-odds."""
+    w = _effective(weights)
+    grid = _grid(scores)
+
+    def fitted(rows: NDArray[np.intp]) -> Vector:
+        found = _logistic(scores[rows], labels[rows], w[rows], shift=True, loose=_TIGHT)(grid)
+        return np.clip(found, _CLIP, 1 - _CLIP)
+
+    rng = np.random.default_rng(seed)
+    everything = np.arange(len(labels))
+    main = fitted(everything)
+    drawn = [fitted(rng.choice(everything, len(everything))) for _ in range(draws)]
+    spread = logit(np.stack(drawn)).std(axis=0)
+    said = np.interp(scores, grid, main)
+    return Fit(
+        method="platt",
+        curve=_curve(grid, main),
+        low=_curve(grid, expit(logit(main) - _Z * spread)),
+        high=_curve(grid, expit(logit(main) + _Z * spread)),
+        log_loss=log_loss(said, labels, w),
+        ece=ece(said, labels, w),
+        tried={},
+    )
+
+
+def _effective(weights: Vector) -> Vector:
+    """Return weights that add up to the number of equal labels that they are worth (Kish 1965)."""
+    return np.asarray(weights * weights.sum() / (weights**2).sum(), float)
 
 
 def _simplest(tried: dict[Method, tuple[float, float]]) -> Method:
@@ -147,7 +184,14 @@ def _fitted(method: Method, scores: Vector, labels: Vector, weights: Vector) -> 
     return _logistic(scores, labels, weights, shift=method == "platt")
 
 
-def _logistic(scores: Vector, labels: Vector, weights: Vector, *, shift: bool) -> _Map:
+def _logistic(
+    scores: Vector,
+    labels: Vector,
+    weights: Vector,
+    *,
+    shift: bool,
+    loose: tuple[float, float] = (_SLOPE_SD, _SHIFT_SD),
+) -> _Map:
     """Platt scaling (1999) with his target smoothing, as maximum a posteriori around the identity."""
     up, down = (weights * labels).sum(), (weights * (1 - labels)).sum()
     target = np.where(labels == 1, (up + 1) / (up + 2), 1 / (down + 2))
@@ -158,8 +202,8 @@ def _logistic(scores: Vector, labels: Vector, weights: Vector, *, shift: bool) -
         nll = (weights * (np.logaddexp(0, z) - target * z)).sum()
         off = weights * (expit(z) - target)
         gradient = np.array([(off * scores).sum() * slope, off.sum() if shift else 0.0])
-        gradient += theta / np.array([_SLOPE_SD, _SHIFT_SD]) ** 2
-        penalty = (theta[0] / _SLOPE_SD) ** 2 / 2 + (theta[1] / _SHIFT_SD) ** 2 / 2
+        gradient += theta / np.array(loose) ** 2
+        penalty = ((theta / np.array(loose)) ** 2).sum() / 2
         return float(nll + penalty), gradient
 
     found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(-5, 3), (-20, 20)])
@@ -210,16 +254,21 @@ def _venn_abers(
     scores: Vector, labels: Vector, weights: Vector, at: Vector
 ) -> tuple[Vector, Vector, Vector]:
     """Return the merged probability and the pair of Venn-Abers (Vovk, Petej 2012) at each score."""
+    values, place = np.unique(scores, return_inverse=True)
+    mass = np.bincount(place, weights=weights)
+    means = np.bincount(place, weights=weights * labels) / mass
     lows, highs = np.empty(len(at)), np.empty(len(at))
-    for place, score in enumerate(at):
+    for n, score in enumerate(at):
+        where = int(np.searchsorted(values, score))
+        there = where < len(values) and values[where] == score
         for label, into in ((0.0, lows), (1.0, highs)):
-            model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-            model.fit(
-                np.append(scores, score),
-                np.append(labels, label),
-                sample_weight=np.append(weights, 1.0),
-            )
-            into[place] = model.predict([score])[0]
+            if there:
+                y, w = means.copy(), mass.copy()
+                y[where] = (y[where] * w[where] + label) / (w[where] + 1)
+                w[where] += 1
+            else:
+                y, w = np.insert(means, where, label), np.insert(mass, where, 1.0)
+            into[n] = isotonic_regression(y, weights=w).x[where]
     return highs / (1 - lows + highs), lows, highs
 
 
@@ -280,9 +329,11 @@ def _moved(probabilities: Vector, shift: float) -> Vector:
 
 
 def _curve(grid: Vector, probabilities: Vector) -> Curve:
-    # Monotone by construction but for rounding: a higher score never means less.
-    rising = np.maximum.accumulate(np.clip(probabilities, 0, 1))
+    # Strictly rising: on a flat stretch a threshold in the middle of it would take in all of it.
+    rising = np.maximum.accumulate(np.clip(probabilities, 0, 1 - len(grid) * _RISE))
     return Curve(
         scores=tuple(float(s) for s in grid),
-        probabilities=tuple(float(p) for p in np.round(rising, 6)),
+        probabilities=tuple(
+            float(p) for p in np.round(rising, 8) + _RISE * np.arange(1, len(grid) + 1)
+        ),
     )

@@ -5,7 +5,8 @@ One file of JSON lines (or Parquet with the same columns); media paths are relat
     {"id": "…", "media": ["a.png"], "caption": "…", "answers": {"weapons": true, "weapons/W3": false}}
 
 `weight` (the inverse of the chance that this upload was labelled), `cluster` (near-duplicates share one) and
-`context` may stand beside them. A folder is read from its `labels.jsonl` or `labels.parquet`.
+`context` may stand beside them; `adjudicated: false` says that the answers are one person's word, and `first` what the
+first person had said where others looked again. A folder is read from its `labels.jsonl` or `labels.parquet`.
 """
 
 import json
@@ -31,6 +32,8 @@ class Labelled(BaseModel):
     answers: Annotated[dict[str, bool], Field(min_length=1)]
     weight: Annotated[float, Field(gt=0)] = 1.0
     cluster: str | None = None
+    adjudicated: bool = True
+    first: dict[str, bool] = Field(default_factory=dict)
     context: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -90,8 +93,9 @@ def _parquet(file: Path) -> Iterator[tuple[int, Any]]:
 
     for number, row in enumerate(pq.read_table(file).to_pylist(), start=1):
         kept = {key: value for key, value in row.items() if value is not None}
-        if isinstance(kept.get("answers"), list):  # Parquet's map type comes as pairs
-            kept["answers"] = dict(kept["answers"])
-        if isinstance(kept.get("answers"), dict):
-            kept["answers"] = {k: v for k, v in kept["answers"].items() if v is not None}
+        for name in ("answers", "first"):
+            if isinstance(kept.get(name), list):  # Parquet's map type comes as pairs
+                kept[name] = dict(kept[name])
+            if isinstance(kept.get(name), dict):
+                kept[name] = {k: v for k, v in kept[name].items() if v is not None}
         yield number, kept

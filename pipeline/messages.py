@@ -186,6 +186,8 @@ class Review(_Own):
     reason: ReviewReason
     propensity: float | None = None
     questions: tuple[str, ...] = ()  # the question ids that a person has to answer
+    #: Beside each question the chance with which it came to a person; empty: all were sure to.
+    propensities: tuple[float, ...] = ()
 
 
 class Content(_Own):

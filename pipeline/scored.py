@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.labels import Labelled
 from pipeline.reliability import Vector
@@ -28,6 +30,32 @@ class Scores:
     labels: Vector
     weights: Vector
     clusters: tuple[str, ...]
+    #: Which labels are more than one person's word; None: all are.
+    adjudicated: NDArray[np.bool_] | None = None
+    #: What the first person said where others looked again, NaN elsewhere; None: nobody knows.
+    first: Vector | None = None
+
+    @property
+    def settled(self) -> NDArray[np.bool_]:
+        """Return which labels are more than one person's word."""
+        return np.ones(len(self.labels), bool) if self.adjudicated is None else self.adjudicated
+
+    def take(self, rows: NDArray[Any]) -> "Scores":
+        """Return some of the rows."""
+        return Scores(
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            weights=self.weights[rows],
+            clusters=tuple(np.array(self.clusters, object)[rows]),
+            adjudicated=None if self.adjudicated is None else self.adjudicated[rows],
+            first=None if self.first is None else self.first[rows],
+        )
+
+    def one_a_cluster(self, seed: int) -> "Scores":
+        """Return one row of each cluster: near-duplicates are not independent, and count once."""
+        order = np.random.default_rng(seed).permutation(len(self.labels))
+        _, at = np.unique(np.array(self.clusters, str)[order], return_index=True)
+        return self if len(at) == len(order) else self.take(np.sort(order[at]))
 
 
 def score(
@@ -43,9 +71,9 @@ def score(
     An upload whose media cannot be read is reported to `refused` and left out.
     """
     covered = {q.id: q for q in questions if classifier.covers(q)}
-    rows: dict[str, list[tuple[float, bool, float, str]]] = {name: [] for name in covered}
+    rows: dict[str, list[tuple[float, Labelled]]] = {name: [] for name in covered}
     for batch in _batches(labelled):
-        readable = [(row, item) for row in batch if (item := _item(row, refused)) is not None]
+        readable = [(row, item) for row in batch if (item := item_of(row, refused)) is not None]
         wanted = [
             q
             for q in covered.values()
@@ -56,11 +84,9 @@ def score(
             for (row, _), found in zip(readable, answers, strict=True):
                 for answer in found:
                     if answer.question in row.answers:
-                        rows[answer.question].append(
-                            (answer.score, row.answers[answer.question], row.weight, _cluster(row))
-                        )
+                        rows[answer.question].append((answer.score, row))
         advance(len(batch))
-    return {name: _columns(found) for name, found in rows.items() if found}
+    return {name: _columns(name, found) for name, found in rows.items() if found}
 
 
 def _batches(labelled: Sequence[Labelled]) -> Iterator[Sequence[Labelled]]:
@@ -68,7 +94,8 @@ def _batches(labelled: Sequence[Labelled]) -> Iterator[Sequence[Labelled]]:
         yield labelled[start : start + _BATCH]
 
 
-def _item(row: Labelled, refused: Callable[[Labelled, str], None]) -> Item | None:
+def item_of(row: Labelled, refused: Callable[[Labelled, str], None]) -> Item | None:
+    """Return the upload as a classifier gets it; None, and a word to `refused`, where its media cannot be read."""
     if not row.media:
         return Item(caption=row.caption)
     folder = Path(row.media[0]).parent
@@ -81,15 +108,12 @@ def _item(row: Labelled, refused: Callable[[Labelled, str], None]) -> Item | Non
     return Item(pictures=prepared.pictures, caption=row.caption)
 
 
-def _cluster(row: Labelled) -> str:
-    return row.cluster or row.id
-
-
-def _columns(found: Sequence[tuple[float, bool, float, str]]) -> Scores:
-    scores, labels, weights, clusters = zip(*found, strict=True)
+def _columns(question: str, found: Sequence[tuple[float, Labelled]]) -> Scores:
     return Scores(
-        scores=np.array(scores, float),
-        labels=np.array(labels, float),
-        weights=np.array(weights, float),
-        clusters=clusters,
+        scores=np.array([score for score, _ in found], float),
+        labels=np.array([row.answers[question] for _, row in found], float),
+        weights=np.array([row.weight for _, row in found], float),
+        clusters=tuple(row.cluster or row.id for _, row in found),
+        adjudicated=np.array([row.adjudicated for _, row in found], bool),
+        first=np.array([row.first.get(question, np.nan) for _, row in found], float),
     )
