@@ -8,7 +8,7 @@ once.
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,8 @@ _NAME: Final = re.compile(
     r"(?P<topic>[\w.-]+)-(?P<partition>\d+)-(?P<first>\d+)-(?P<last>\d+)\.parquet"
 )
 _ASIDE: Final = ".writing"
+#: Rows that a reader has to hold at once.
+_GROUP_ROWS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -76,7 +78,7 @@ class Archive:
             RefusedError: it cannot be written; the message says why.
         """
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", row_group_size=_GROUP_ROWS)
         data = sink.getvalue()
         try:
             if self._folder is None:
@@ -129,6 +131,35 @@ class Archive:
             filesystem=self._system,
             format="parquet",
         )
+
+    def each(self, files: Sequence[ArchiveFile], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield these files, which come sorted, as tables of these columns, each record once.
+
+        A column may be a leaf, like `findings.list.element.score`: only what is named is decoded.
+
+        Raises:
+            RefusedError: a file cannot be read.
+        """
+        ends: dict[tuple[str, int], int] = {}
+        for file in files:
+            place = (file.day, file.partition)
+            # A file holds every record of its range, so what earlier ones reach to is in one of them.
+            behind = ends.get(place, -1)
+            ends[place] = max(file.last, behind)
+            try:
+                with (
+                    self._system.open_input_file(f"{self._root}/{file.path}") as source,
+                    pq.ParquetFile(source) as parquet,
+                ):
+                    for batch in parquet.iter_batches(_GROUP_ROWS, columns=["offset", *columns]):
+                        table = pa.Table.from_batches([batch])
+                        if file.first <= behind:
+                            table = table.filter(pc.greater(table["offset"], behind))
+                        yield table
+            except OSError as error:
+                raise RefusedError(
+                    f"the archive {self.name} cannot be read: {error}; see WEIR_ARCHIVE"
+                ) from error
 
     def sweep(self) -> None:
         """Remove what a writer that died left half written."""

@@ -10,50 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.decide import INTAKE, questions_for, regions
 from pipeline.messages import Context, MediaRef, UploadEvent
+from pipeline.stored import Circumstances, Codes, Flags, Numbers, Stored, questions
 from policies.question import Question
 from policies.schema import Action, MissRate, Policy, PolicySet, Precision, Rule, Status
-
-Flags = NDArray[np.bool_]
-Numbers = NDArray[np.float64]
-Codes = NDArray[np.int32]
 
 _BY_RANK: Final = {action.rank: action for action in Action}
 #: (question id, classifier digest) -> the thresholds that keep promises.
 Thresholds = Mapping[tuple[str, str], Mapping[Precision | MissRate, float | None]]
-#: What `read` asks the archive for.
-COLUMNS: Final = (
-    "decision_id, content_id, surface, regions, language, context, "
-    "len(media) > 0 AS has_media, text IS NOT NULL AS has_text, action, queue, findings"
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """Archived decisions in columns; one row a decision, one column a question."""
-
-    decision_ids: list[str]
-    content_ids: list[str]
-    surfaces: list[str | None]
-    languages: list[str | None]
-    shown: list[tuple[str, ...] | None]
-    ranks: NDArray[np.int8]
-    queues: list[str | None]
-    #: Of each row, which of `groups` it belongs to.
-    group: Codes
-    #: Circumstances that the rules tell apart: context as JSON, language, has media, has text.
-    groups: list[tuple[str, str | None, bool, bool]]
-    #: Not a number where the question has no stored answer.
-    probability: Numbers
-    fresh: Flags
-    answered_by: Codes
-    classifiers: list[str]
-    #: Question id -> the digests of the wordings that were asked.
-    digests: Mapping[str, frozenset[str]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,104 +43,6 @@ class Redecided:
             self._queue_codes[queue] = len(self.queue_names)
             self.queue_names.append(queue)
         return self._queue_codes[queue]
-
-
-def questions(policies: PolicySet) -> list[tuple[Policy, Question]]:
-    """Return every question that the set asks, in the order in which `decide` sees them."""
-    return [(p, q) for p in policies if p.status is not Status.DRAFT for q in p.questions]
-
-
-def read(batches: Iterable[Any], policies: PolicySet) -> Stored:
-    """Return archived decisions, as selected by `COLUMNS`, in the columns of this set's questions."""
-    asked = questions(policies)
-    place = {question.id: n for n, (_, question) in enumerate(asked)}
-    keys = frozenset(key for policy in policies for o in policy.overrides for key in o.when)
-    seen: dict[tuple[str, str | None, bool, bool], int] = {}
-    plain: dict[str, str] = {}
-    classifiers: dict[str, int] = {}
-    digests: dict[str, set[str]] = {}
-    lists: dict[str, list[Any]] = {
-        n: [] for n in ("decision_id", "content_id", "surface", "language", "queue")
-    }
-    shown: list[tuple[str, ...] | None] = []
-    ranks, group = [], []
-    columns: list[tuple[Numbers, Flags, Codes]] = []
-    for batch in batches:
-        for name, column in lists.items():
-            column.extend(batch.column(name).to_pylist())
-        shown += [None if r is None else tuple(r) for r in batch.column("regions").to_pylist()]
-        ranks += [Action(a).rank for a in batch.column("action").to_pylist()]
-        for context, language, media, text in zip(
-            *(
-                batch.column(n).to_pylist()
-                for n in ("context", "language", "has_media", "has_text")
-            ),
-            strict=True,
-        ):
-            if context not in plain:
-                plain[context] = _what_counts(context, keys)
-            key = (plain[context], language, bool(media), bool(text))
-            group.append(seen.setdefault(key, len(seen)))
-        columns.append(_findings(batch, place, classifiers, digests))
-    width = len(asked)
-    empty = (np.empty((0, width)), np.empty((0, width), bool), np.empty((0, width), np.int32))
-    parts = list(zip(*(columns or [empty]), strict=True))
-    return Stored(
-        decision_ids=lists["decision_id"],
-        content_ids=lists["content_id"],
-        surfaces=lists["surface"],
-        languages=lists["language"],
-        queues=lists["queue"],
-        shown=shown,
-        ranks=np.array(ranks, np.int8),
-        group=np.array(group, np.int32),
-        groups=list(seen),
-        probability=np.concatenate(parts[0]),
-        fresh=np.concatenate(parts[1]),
-        answered_by=np.concatenate(parts[2]),
-        classifiers=list(classifiers),
-        digests={name: frozenset(found) for name, found in digests.items()},
-    )
-
-
-def _what_counts(context: str, keys: frozenset[str]) -> str:
-    # Reach differs from upload to upload and few rules ask for it: left in, every upload would be its own group.
-    values = json.loads(context)
-    return json.dumps({k: values[k] for k in sorted(values) if k in keys or k == "regions"})
-
-
-def _findings(
-    batch: Any, place: Mapping[str, int], classifiers: dict[str, int], digests: dict[str, set[str]]
-) -> tuple[Numbers, Flags, Codes]:
-    found = batch.column("findings")
-    rows = pc.list_parent_indices(found).to_numpy(zero_copy_only=False)
-    flat = pc.list_flatten(found)
-
-    def coded(name: str) -> tuple[list[str], NDArray[Any]]:
-        encoded = pc.struct_field(flat, name).dictionary_encode()
-        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
-
-    shape = (batch.num_rows, len(place))
-    probability = np.full(shape, np.nan)
-    fresh = np.zeros(shape, bool)
-    answered = np.full(shape, -1, np.int32)
-    if not len(flat):
-        return probability, fresh, answered
-    names, name = coded("question")
-    wordings, wording = coded("question_digest")
-    for pair in np.unique(name.astype(np.int64) * len(wordings) + wording):
-        digests.setdefault(names[pair // len(wordings)], set()).add(wordings[pair % len(wordings)])
-    column = np.array([place.get(n, -1) for n in names], np.int32)[name]
-    kept = column >= 0
-    at = (rows[kept], column[kept])
-    values = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False)[kept]
-    probability[at] = np.where((values >= 0) & (values <= 1), values, np.nan)
-    states, state = coded("calibration")
-    fresh[at] = np.array([s == "fresh" for s in states])[state][kept]
-    makers, maker = coded("answered_by")
-    own = np.array([classifiers.setdefault(m, len(classifiers)) for m in makers], np.int32)
-    answered[at] = own[maker][kept]
-    return probability, fresh, answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +75,7 @@ def redecide(stored: Stored, policies: PolicySet, thresholds: Thresholds) -> Red
         outcome=np.zeros((count, len(asked)), np.int8),
     )
     rollout = {
-        p.policy: np.array([p.acts_on(c) for c in stored.content_ids], bool)
+        p.policy: _share(p, stored.content_ids)
         for p in policies
         if p.status is Status.LIVE and p.rollout < 1
     }
@@ -214,8 +83,14 @@ def redecide(stored: Stored, policies: PolicySet, thresholds: Thresholds) -> Red
     edges = np.searchsorted(stored.group[order], np.arange(len(stored.groups) + 1))
     for number in range(len(stored.groups)):
         rows = order[edges[number] : edges[number + 1]]
+        if not len(rows):
+            continue
         _Group(stored, policies, thresholds, rollout, made, rows).decide(stored.groups[number])
     return made
+
+
+def _share(policy: Policy, content_ids: Any) -> Flags:
+    return np.fromiter(map(policy.acts_on, content_ids.to_pylist()), bool, len(content_ids))
 
 
 class _Group:
@@ -238,7 +113,7 @@ class _Group:
         self._rows = rows
         self._place = {q.id: n for n, (_, q) in enumerate(questions(policies))}
 
-    def decide(self, circumstances: tuple[str, str | None, bool, bool]) -> None:
+    def decide(self, circumstances: Circumstances) -> None:
         """Fill in what is decided on these rows."""
         context_json, language, media, text = circumstances
         event = UploadEvent(
@@ -292,7 +167,8 @@ class _Group:
         fresh = self._stored.fresh[self._rows, column]
         live = self._live(policy) & ~np.isnan(p)
         act_at = self._band(rule.act_at, question.id, column)
-        review_at = np.nan_to_num(self._band(rule.review_at, question.id, column), nan=0.0)
+        wanted = self._band(rule.review_at, question.id, column)
+        review_at = np.where(np.isnan(wanted), 0.0, wanted)
         tested = language is None or not policy.languages or language in policy.languages
         may = (fresh | rule.acts_uncalibrated) & tested & (not rule.approval)
         # A comparison with what is no number is false: no threshold, no act.
@@ -315,9 +191,9 @@ class _Group:
 
     def _band(
         self, band: float | Precision | MissRate | None, question: str, column: int
-    ) -> Numbers:
+    ) -> Numbers | float:
         if not isinstance(band, (Precision, MissRate)):
-            return np.full(len(self._rows), np.nan if band is None else band)
+            return np.nan if band is None else band
         kept = [self._thresholds.get((question, c), {}).get(band) for c in self._stored.classifiers]
         # The last one is for rows without an answer, whose code is -1.
         table = np.array([*(np.nan if k is None else k for k in kept), np.nan], float)

@@ -2,15 +2,19 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from pipeline.backtest import Flags, Redecided, Stored, action_of, questions
+from pipeline.backtest import Redecided, action_of
 from pipeline.reliability import Figure, wilson
+from pipeline.stored import Coded, Flags, Stored, questions
 from policies.schema import Action, PolicySet
 
 _EXAMPLES: Final = 10
@@ -96,34 +100,23 @@ def account(
     minutes_a_job: float,
 ) -> Report:
     """Return what changes; `verdicts` says of decision ids whether people found a violation."""
-    looked = np.array([queue is not None for queue in stored.queues], bool)
+    looked = stored.queues.known()
     looks = made.queue >= 0
     changed = (stored.ranks != made.ranks) | (looked != looks)
     which = np.flatnonzero(changed)
-    kinds: dict[tuple[str, str], list[int]] = {}
-    for row in which.tolist():
-        before = _word(int(stored.ranks[row]), looked=bool(looked[row]))
-        after = _word(int(made.ranks[row]), looked=bool(looks[row]))
-        kinds.setdefault((before, after), []).append(row)
-    judged = [(row, verdicts[d]) for row, d in enumerate(stored.decision_ids) if d in verdicts]
+    known = pc.is_in(stored.decision_ids, value_set=pa.array(verdicts, pa.string()))
+    rows = np.flatnonzero(known.to_numpy(zero_copy_only=False))
+    judged = [(r, verdicts[stored.decision_ids[r].as_py()]) for r in rows.tolist()]
     removed = [bad for row, bad in judged if made.ranks[row] == Action.REMOVE.rank]
     violating = [row for row, bad in judged if bad]
     passed = [r for r in violating if made.ranks[r] == Action.ALLOW.rank and not looks[r]]
     return Report(
         decisions=len(stored.group),
-        flips=tuple(
-            Flip(
-                before=before,
-                after=after,
-                count=len(rows),
-                examples=tuple(stored.content_ids[row] for row in rows[:_EXAMPLES]),
-            )
-            for (before, after), rows in sorted(kinds.items(), key=lambda kind: -len(kind[1]))
-        ),
+        flips=_flips(stored, made, which, looked, looks),
         by_clause=_by_clause(made, policies, changed),
-        by_surface=_count(which, lambda row: [stored.surfaces[row] or "unknown"]),
-        by_region=_count(which, lambda row: stored.shown[row] or ["everywhere"]),
-        by_language=_count(which, lambda row: [stored.languages[row] or "unknown"]),
+        by_surface=_count(stored.surfaces, which, lambda surface: [surface or "unknown"]),
+        by_region=_count(stored.shown, which, lambda shown: shown or ["everywhere"]),
+        by_language=_count(stored.languages, which, lambda language: [language or "unknown"]),
         jobs_before=int(looked.sum()),
         jobs_after=int(looks.sum()),
         minutes_a_job=minutes_a_job,
@@ -133,6 +126,29 @@ def account(
         violations_judged=len(violating),
         not_fresh=not_fresh(stored, policies),
     )
+
+
+def _flips(
+    stored: Stored, made: Redecided, rows: NDArray[Any], looked: Flags, looks: Flags
+) -> tuple[Flip, ...]:
+    before = stored.ranks[rows] * 2 + looked[rows]
+    after = made.ranks[rows] * 2 + looks[rows]
+    kinds, where, counts = np.unique(
+        before * len(Action) * 2 + after, return_inverse=True, return_counts=True
+    )
+    found = []
+    for number in np.argsort(-counts, kind="stable").tolist():
+        of_kind = rows[np.flatnonzero(where == number)[:_EXAMPLES]]
+        was, becomes = divmod(int(kinds[number]), len(Action) * 2)
+        found.append(
+            Flip(
+                before=_word(was // 2, looked=bool(was % 2)),
+                after=_word(becomes // 2, looked=bool(becomes % 2)),
+                count=int(counts[number]),
+                examples=tuple(stored.content_ids.take(pa.array(of_kind)).to_pylist()),
+            )
+        )
+    return tuple(found)
 
 
 def not_fresh(stored: Stored, policies: PolicySet) -> tuple[str, ...]:
@@ -161,8 +177,14 @@ def _by_clause(made: Redecided, policies: PolicySet, changed: Flags) -> dict[str
     return {name: count for name, count in sorted(counts.items(), key=lambda c: -c[1]) if count}
 
 
-def _count(rows: Any, names: Callable[[int], Sequence[str]]) -> dict[str, int]:
-    return dict(Counter(name for row in rows.tolist() for name in names(row)).most_common())
+def _count(
+    column: Coded, rows: NDArray[Any], names: Callable[[Any], Iterable[str]]
+) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for value, count in column.count(rows).items():
+        for name in names(value):
+            counted[name] += count
+    return dict(counted.most_common())
 
 
 _LIMIT: Final = re.compile(r"\s*(\w+)\s*>\s*(-?\d+(?:\.\d+)?)\s*(%?)\s*")

@@ -12,7 +12,7 @@ import click
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.backtest import Stored
+    from pipeline.stored import Stored
     from policies.schema import PolicySet
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -119,18 +119,10 @@ def backtest(
 
 def _read(archive: Any, policies: "PolicySet", since: datetime) -> "tuple[Stored, dict[str, bool]]":
     from pipeline.archive_query import ask, connect
-    from pipeline.backtest import COLUMNS, read
+    from pipeline.stored import read, selected
 
+    stored = read(selected(archive, since=since), policies)
     connection = connect(archive, since_day=since.strftime("%Y-%m-%d"))
-    moment = since.strftime("%Y-%m-%d %H:%M:%S+00")
-    stored = read(
-        ask(
-            connection,
-            f"SELECT {COLUMNS} FROM decisions WHERE decided_by = 'pipeline' AND fault IS NULL "  # noqa: S608 -- our own words
-            f"AND decided_at >= TIMESTAMPTZ '{moment}'",
-        ),
-        policies,
-    )
     # The last word on a decision counts; what was withdrawn, or is about golden items, does not.
     rows = ask(
         connection,
@@ -148,9 +140,9 @@ def _read(archive: Any, policies: "PolicySet", since: datetime) -> "tuple[Stored
 
 
 def _refuse_unknown(stored: "Stored", policies: "PolicySet") -> None:
-    from pipeline.backtest import questions
+    from pipeline.stored import questions
 
-    if not stored.decision_ids:
+    if not len(stored.decision_ids):
         raise click.ClickException(
             "the archive holds no decision of that time: `weir archive run` fills it, --since looks further back"
         )

@@ -11,9 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.archive import Archive
-from pipeline.archive_query import ask, connect
 from pipeline.archiving import write_batch
-from pipeline.backtest import COLUMNS, Stored, action_of, questions, read, redecide
+from pipeline.backtest import action_of, redecide
 from pipeline.cli import main
 from pipeline.config import Store
 from pipeline.decide import Answer, Origin, decide
@@ -27,6 +26,7 @@ from pipeline.messages import (
     UploadEvent,
 )
 from pipeline.records import Record
+from pipeline.stored import Stored, questions, read, selected
 from policies.schema import MissRate, Policy, PolicySet, Precision
 
 HOUSE = Path(__file__).parents[2]
@@ -176,8 +176,7 @@ def archived(archive: Archive, count: int) -> list[tuple[UploadEvent, list[Answe
 
 def stored(archive: Archive, policies: PolicySet) -> Stored:
     """Return the archive in the columns of these policies."""
-    sql = f'SELECT {COLUMNS} FROM decisions ORDER BY "offset"'  # noqa: S608 -- our own words
-    return read(ask(connect(archive), sql), policies)
+    return read(selected(archive, since=NOW), policies)
 
 
 def told(decision: Decision, policies: PolicySet) -> tuple[Any, ...]:
@@ -193,9 +192,9 @@ def told(decision: Decision, policies: PolicySet) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("policies", [NEW, OLD], ids=["changed", "unchanged"])
 def test_the_backtest_decides_as_decide_does(tmp_path: Path, policies: PolicySet) -> None:
-    """Action, regions, queue and each finding's outcome are equal on 2,000 decisions with every feature."""
+    """Action, regions, queue and each finding's outcome are equal on 600 decisions with every feature."""
     archive = Archive(str(tmp_path / "archive"), Store())
-    made = archived(archive, 2000)
+    made = archived(archive, 600)
     found = stored(archive, policies)
     thresholds = {(q.id, "sha256:x"): KEPT for _, q in questions(policies)}
 

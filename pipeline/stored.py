@@ -1,0 +1,252 @@
+"""Archived decisions in columns, as the backtest looks at them: who asked for what, and what was answered.
+
+Uploads whose circumstances are the same to every rule make one group.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.archive import Archive
+from pipeline.messages import DECISIONS
+from policies.question import Question
+from policies.schema import Action, Policy, PolicySet, Status
+
+Flags = NDArray[np.bool_]
+Numbers = NDArray[np.float64]
+Codes = NDArray[np.int32]
+
+#: What makes a group: context as JSON, language, has media, has text.
+Circumstances = tuple[str, str | None, bool, bool]
+#: What of each row, and of each finding, is read from the archive.
+_ROW: Final = (
+    "decision_id",
+    "content_id",
+    "surface",
+    "regions",
+    "language",
+    "context",
+    "media",
+    "text",
+    "action",
+    "queue",
+)
+_FINDING: Final = ("question", "question_digest", "probability", "calibration", "answered_by")
+_WHICH: Final = ("decided_by", "fault", "decided_at")
+
+
+def selected(archive: Archive, *, since: datetime) -> Iterator[Any]:
+    """Yield the pipeline's own decisions from this moment on, as tables with what `read` wants of them."""
+    files = archive.files(DECISIONS, since_day=since.strftime("%Y-%m-%d"))
+    inner = [f"findings.list.element.{name}" for name in _FINDING]
+    for table in archive.each(files, [*_ROW, *_WHICH, *inner]):
+        ours = pc.and_(pc.equal(table["decided_by"], "pipeline"), pc.is_null(table["fault"]))
+        recent = pc.greater_equal(table["decided_at"], pa.scalar(since))
+        yield table.filter(pc.and_(ours, recent)).drop_columns(list(_WHICH))
+
+
+def context_keys(policies: PolicySet) -> list[str]:
+    """Return the keys of the context that a rule of these policies may look at."""
+    named = {key for policy in policies for o in policy.overrides for key in o.when}
+    return sorted(named | {"regions"})
+
+
+def questions(policies: PolicySet) -> list[tuple[Policy, Question]]:
+    """Return every question that the set asks, in the order in which `decide` sees them."""
+    return [(p, q) for p in policies if p.status is not Status.DRAFT for q in p.questions]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coded:
+    """A column of few different values: each once, and of each row the number of its own."""
+
+    values: list[Any]
+    codes: Codes
+
+    def count(self, rows: NDArray[Any]) -> dict[Any, int]:
+        """Return how often each value stands in these rows."""
+        found = np.bincount(self.codes[rows], minlength=len(self.values))
+        return {v: n for v, n in zip(self.values, found.tolist(), strict=True) if n}
+
+    def known(self) -> Flags:
+        """Return which rows have a value."""
+        return np.array([value is not None for value in self.values], bool)[self.codes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Archived decisions in columns; one row a decision, one column a question."""
+
+    decision_ids: Any  # columns of Arrow: a million strings of Python take four times the room
+    content_ids: Any
+    surfaces: Coded
+    languages: Coded
+    #: Where it is shown, as tuples; None: everywhere.
+    shown: Coded
+    ranks: NDArray[np.int8]
+    queues: Coded
+    #: Of each row, which of `groups` it belongs to.
+    group: Codes
+    #: Circumstances that the rules tell apart.
+    groups: list[Circumstances]
+    #: Not a number where the question has no stored answer.
+    probability: Numbers
+    fresh: Flags
+    answered_by: Codes
+    classifiers: list[str]
+    #: Question id -> the digests of the wordings that were asked.
+    digests: Mapping[str, frozenset[str]]
+
+
+class _Coding:
+    """Numbers for values, batch by batch."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}
+        self._codes: list[Codes] = []
+
+    def add(self, column: Any) -> None:
+        whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        encoded = whole.dictionary_encode(null_encoding="encode")
+        own = [self.number(value) for value in encoded.dictionary.to_pylist()]
+        codes = encoded.indices.to_numpy(zero_copy_only=False)
+        self._codes.append(np.array(own, np.int32)[codes])
+
+    def number(self, value: Any) -> int:
+        return self._numbers.setdefault(value, len(self._numbers))
+
+    def coded(self, value: Callable[[Any], Any] = lambda v: v) -> Coded:
+        codes = np.concatenate([np.empty(0, np.int32), *self._codes])
+        return Coded(values=[value(v) for v in self._numbers], codes=codes)
+
+
+#: Columns that repeat few values.
+_CODED: Final = (
+    "surface",
+    "shown",
+    "language",
+    "circumstances",
+    "has_media",
+    "has_text",
+    "action",
+    "queue",
+)
+
+
+def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
+    """Return archived decisions in the columns of this set's questions."""
+    asked = questions(policies)
+    keys = context_keys(policies)
+    place = {question.id: n for n, (_, question) in enumerate(asked)}
+    coding = {name: _Coding() for name in _CODED}
+    ids: dict[str, list[Any]] = {"decision_id": [], "content_id": []}
+    classifiers: dict[str, int] = {}
+    digests: dict[str, set[str]] = {}
+    found: list[tuple[Numbers, Flags, Codes]] = []
+    for table in tables:
+        for name, column in ids.items():
+            column.append(table[name].combine_chunks())
+        for name, values in _repeating(table, keys).items():
+            coding[name].add(values)
+        found.append(_findings(table, place, classifiers, digests))
+    width = len(asked)
+    empty = (np.empty((0, width)), np.empty((0, width), bool), np.empty((0, width), np.int32))
+    parts = list(zip(*(found or [empty]), strict=True))
+    group, groups = _grouped({n: c.coded() for n, c in coding.items()}, keys)
+    ranks = coding["action"].coded(lambda action: Action(action).rank)
+    return Stored(
+        decision_ids=pa.chunked_array(ids["decision_id"], pa.string()).combine_chunks(),
+        content_ids=pa.chunked_array(ids["content_id"], pa.string()).combine_chunks(),
+        surfaces=coding["surface"].coded(),
+        languages=coding["language"].coded(),
+        shown=coding["shown"].coded(lambda s: None if s is None else tuple(json.loads(s))),
+        ranks=np.array(ranks.values, np.int8)[ranks.codes],
+        queues=coding["queue"].coded(),
+        group=group,
+        groups=groups,
+        probability=np.concatenate(parts[0]),
+        fresh=np.concatenate(parts[1]),
+        answered_by=np.concatenate(parts[2]),
+        classifiers=list(classifiers),
+        digests={name: frozenset(found) for name, found in digests.items()},
+    )
+
+
+def _repeating(table: Any, keys: list[str]) -> dict[str, Any]:
+    """Return the columns that repeat few values.
+
+    Of the context only what a rule asks for: reach differs from upload to upload, so that with it every upload would
+    be a group of its own.
+    """
+    # JSON pointers, as strings of SQL: whatever an author calls a key, it stays a key.
+    escapes = str.maketrans({"~": "~0", "/": "~1", "'": "''"})
+    pointers = ", ".join(f"'/{key.translate(escapes)}'" for key in keys)
+    with duckdb.connect(":memory:") as connection:
+        connection.register("part", table.select(["regions", "context"]))
+        plain = connection.sql(
+            "SELECT to_json(regions)::VARCHAR AS shown, "  # noqa: S608 -- our own words
+            f"to_json(json_extract(context, [{pointers}]))::VARCHAR AS circumstances FROM part"
+        ).to_arrow_table()
+    return {
+        **{name: table[name] for name in ("surface", "language", "action", "queue")},
+        **{name: plain[name] for name in plain.column_names},
+        "has_media": pc.greater(pc.list_value_length(table["media"]), 0),
+        "has_text": pc.is_valid(table["text"]),
+    }
+
+
+def _grouped(coded: Mapping[str, Coded], keys: list[str]) -> tuple[Codes, list[Circumstances]]:
+    parts = [coded[n] for n in ("circumstances", "language", "has_media", "has_text")]
+    number = np.zeros(len(parts[0].codes), np.int64)
+    for part in parts:
+        number = number * len(part.values) + part.codes
+    _, where, group = np.unique(number, return_index=True, return_inverse=True)
+    groups = []
+    for row in where.tolist():
+        said, language, media, text = (part.values[part.codes[row]] for part in parts)
+        values = dict(zip(keys, json.loads(said), strict=True))
+        context = json.dumps({k: v for k, v in values.items() if v is not None})
+        groups.append((context, language, bool(media), bool(text)))
+    return group.astype(np.int32), groups
+
+
+def _findings(
+    table: Any, place: Mapping[str, int], classifiers: dict[str, int], digests: dict[str, set[str]]
+) -> tuple[Numbers, Flags, Codes]:
+    found = table["findings"].combine_chunks()
+    rows = pc.list_parent_indices(found).to_numpy(zero_copy_only=False)
+    flat = pc.list_flatten(found)
+
+    def coded(name: str) -> tuple[list[str], NDArray[Any]]:
+        encoded = pc.struct_field(flat, name).dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
+
+    shape = (table.num_rows, len(place))
+    probability = np.full(shape, np.nan)
+    fresh = np.zeros(shape, bool)
+    answered = np.full(shape, -1, np.int32)
+    if not len(flat):
+        return probability, fresh, answered
+    names, name = coded("question")
+    wordings, wording = coded("question_digest")
+    for pair in np.unique(name.astype(np.int64) * len(wordings) + wording):
+        digests.setdefault(names[pair // len(wordings)], set()).add(wordings[pair % len(wordings)])
+    column = np.array([place.get(n, -1) for n in names], np.int32)[name]
+    kept = column >= 0
+    at = (rows[kept], column[kept])
+    values = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False)[kept]
+    probability[at] = np.where((values >= 0) & (values <= 1), values, np.nan)
+    states, state = coded("calibration")
+    fresh[at] = np.array([s == "fresh" for s in states])[state][kept]
+    makers, maker = coded("answered_by")
+    own = np.array([classifiers.setdefault(m, len(classifiers)) for m in makers], np.int32)
+    answered[at] = own[maker][kept]
+    return probability, fresh, answered
