@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from infra.samples import ELSEWHERE
@@ -114,6 +115,25 @@ def exported(file: Path) -> dict[str, str]:
     """Return the variables that a file exports, as a shell that sources it would see them."""
     words = shlex.split(file.read_text())
     return dict(word.split("=", 1) for word in words if word != "export")
+
+
+def test_the_console_shows_samples_at_once(demo: Demo) -> None:
+    """Who follows the printed link is signed in and is handed a sample with its caption, its clauses and its media."""
+    [link] = re.findall(r"http://127\.0\.0\.1:\d+/welcome\?token=\S+", demo.printed)
+    with httpx.Client(follow_redirects=True, timeout=120, base_url=link.split("/welcome")[0]) as me:
+        page = me.get(link)
+        [token] = re.findall(r'name="csrf" content="([^"]+)"', page.text)
+        said = me.post("/api/claim", json={}, headers={"X-CSRF-Token": token}).json()
+        [first, *_] = said["jobs"]
+        media = [me.get(one) for job in said["jobs"] for one in job["media"]]
+        for job in said["jobs"]:
+            lease = {"job": job["job"], "lease": job["lease"]}
+            me.post("/api/release", json=lease, headers={"X-CSRF-Token": token})
+
+    assert page.url.path == "/triage"
+    assert first["why"]
+    assert first["caption"] or first["media"]
+    assert {one.status_code for one in media} <= {200, 404}  # one of the samples is broken
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,9 @@ PERMITS: Final[Mapping[str, frozenset[str]]] = {
     "lead_page": LEADING,
     "lead_stream": LEADING,
     "pause": LEADING,
+    "duty": LEADING,
+    "reassign": LEADING,
+    "figures": LEADING,
     "wellbeing_page": CARING,
 }
 

@@ -9,11 +9,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from dashboards.console import lead, own, sign_in, triage
+from dashboards.console import duty, lead, own, sign_in, triage
 from dashboards.console.access import TurnedAwayError, guard
 from dashboards.console.pages import HOUSE, page
 from dashboards.console.site import Site
-from pipeline.errors import KafkaError, LeaseLostError, ProjectionLostError, RefusedError
+from pipeline.errors import (
+    AbortedError,
+    KafkaError,
+    LeaseLostError,
+    ProjectionLostError,
+    RefusedError,
+)
 from pipeline.redis import Unavailable
 from workers.errors import WorkerError
 
@@ -41,7 +47,7 @@ def console(site: Site) -> FastAPI:
         dependencies=[Depends(guard)],
     )
     app.state.site = site
-    for room in (sign_in, triage, own, lead):
+    for room in (sign_in, triage, own, lead, duty):
         app.include_router(room.routes)
     app.mount("/static", StaticFiles(directory=HOUSE / "static"), name="static")
     app.middleware("http")(_with_headers)
@@ -51,7 +57,7 @@ def console(site: Site) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(WorkerError, _no_picture)
     app.add_exception_handler(HTTPException, _http)
-    for away in (KafkaError, ProjectionLostError, Unavailable):
+    for away in (AbortedError, KafkaError, ProjectionLostError, Unavailable):
         app.add_exception_handler(away, _away)
     return app
 

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from dashboards.console.access import REVIEWING, Here, Who
+from dashboards.console import figures
+from dashboards.console.access import REVIEWING, Here, Visit, Who
 from dashboards.console.pages import page
 from dashboards.console.site import Site
 from dashboards.console.triage import give_back
-from pipeline.errors import RefusedError
+from pipeline.errors import PipelineError, RefusedError
 from pipeline.people import Account, Preferences
 
 routes = APIRouter()
@@ -27,6 +28,7 @@ def own_page(request: Request, site: Here, visit: Who) -> Response:
         policies=[(p.policy, p.title) for p in site.desk.policies()],
         budget=site.desk.rules.budget,
         reviews=bool(REVIEWING & set(visit.account.roles)),
+        figures=_own_figures(site, visit),
     )
 
 
@@ -75,6 +77,14 @@ def wellbeing_page(request: Request, site: Here, visit: Who) -> Response:
         if REVIEWING & set(account.roles)
     ]
     return page(request, "wellbeing", visit, rows=rows, budget=site.desk.rules.budget)
+
+
+def _own_figures(site: Site, visit: Visit) -> list[dict[str, str]] | None:
+    try:
+        return figures.own(site.desk.figures(), visit.person, site.desk.policies())
+    except PipelineError:
+        # A log that cannot be read now is no reason to hide a person's settings from them.
+        return None
 
 
 def _borne(site: Site, identity: str, account: Account) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -44,6 +45,9 @@ _EPILOG = (
     type=click.Path(path_type=Path, exists=True),
     help="A file or folder to send once everything runs; may be given more than once.",
 )
+@click.option(
+    "--samples", is_flag=True, help="Draw sample pictures with captions, and send those, too."
+)
 @click.option("--exit", "leave", is_flag=True, help="Stop when what was sent is decided.")
 @click.option(
     "--timeout",
@@ -52,7 +56,9 @@ _EPILOG = (
     show_default=True,
     help="Longest wait for decisions, in seconds.",
 )
-def command(data: Path, *, paths: tuple[Path, ...], leave: bool, timeout_s: float) -> None:
+def command(
+    data: Path, *, paths: tuple[Path, ...], samples: bool, leave: bool, timeout_s: float
+) -> None:
     """Start broker, Redis, media folder, Ray, pipeline and console; stay up until Ctrl-C.
 
     With KAFKA_HOME (an unpacked Apache Kafka release) and Java, that Kafka is started on the stack's
@@ -60,6 +66,8 @@ def command(data: Path, *, paths: tuple[Path, ...], leave: bool, timeout_s: floa
     """
     console = Console(stderr=True)
     decided = True
+    if samples:
+        paths = (*paths, _samples(data / "samples"))
     try:
         with _stack(data) as stack:
             ready = _await_ready(stack, console)
@@ -83,6 +91,14 @@ def command(data: Path, *, paths: tuple[Path, ...], leave: bool, timeout_s: floa
         console.print("stopped")
     if not decided:
         raise SystemExit(1)
+
+
+def _samples(folder: Path) -> Path:
+    """Draw the samples, as the demo does."""
+    command = [sys.executable, "-m", "infra.samples", str(folder)]
+    if subprocess.run(command, env=config.environment(), check=False).returncode:
+        raise click.ClickException(f"the samples could not be drawn into {folder}")
+    return folder
 
 
 @contextmanager

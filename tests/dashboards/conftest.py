@@ -33,19 +33,23 @@ from pipeline.messages import (
     Finding,
     Rationale,
     Review,
+    ReviewEvent,
     Source,
     Ticket,
     UploadEvent,
+    Verdict,
 )
 from pipeline.people import ROLES, Account, Accounts, add, hashed
 from pipeline.records import Partition
 from pipeline.redis import Projected, ReviewQueue, Shelf
 from pipeline.review import job_of
 from pipeline.stub import StubBroker, StubLink, StubLog
+from pipeline.tally import Figures, Tally
 from pipeline.watchdog import Watchdog
 from pipeline.weighing import Weighing
 from policies.folder import read_policies
 from policies.schema import Action, Severity, Status
+from workers.mini import samples
 from workers.store import Access, open_stores
 
 POLICIES = read_policies(Path(__file__).parents[2] / "policies")
@@ -85,7 +89,9 @@ class House:
                 "event_id": name,
                 "content_id": f"c-{name}",
                 "author_id": more.get("author", "a-9"),
-                "media": [] if more.get("media") is False else [{"uri": "weapon.png"}],
+                "media": []
+                if more.get("media") is False
+                else [{"uri": more.get("picture", "weapon.png")}],
                 "text": text,
                 "context": {"surface": "feed"},
                 "reports": more.get("reports", []),
@@ -149,7 +155,7 @@ class House:
 
     def project(self, ticket: Ticket) -> None:
         """Project the job of a ticket, as escalate does."""
-        now = datetime.now(UTC) - timedelta(seconds=60 - self.offset)
+        now = datetime.now(UTC) - timedelta(seconds=600 - self.offset)
         job = job_of(ticket, POLICIES, POLICIES.queues, recorded_at=now)
         self.site.desk.queue.project(
             TICKETS,
@@ -162,10 +168,14 @@ class House:
 
     def deliver(self) -> list[Decision]:
         """Have escalate take the verdicts whose time to be undone is over; return every decision by a person."""
+        time.sleep(0.01)  # longer than an answer can be undone
+        told = len(self.seen(TICKETS))
         self.clerk._send_ripe()
         self.clerk.poll(timeout_s=0.0)
         self.clerk.step()
         self.clerk.decide()
+        for said in self.seen(TICKETS)[told:]:
+            self.project(Ticket.model_validate(said))
         return [Decision.model_validate(said) for said in self.seen(DECISIONS)]
 
     def set(self, **fields: Any) -> None:
@@ -223,6 +233,7 @@ def _console(
 ) -> Iterator[House]:
     folder: Path = tmp_path_factory.mktemp("console")
     (folder / "weapon.png").write_bytes(drawing())
+    next(samples.write(folder))  # pistol-for-sale.png
     people = folder / "people.yaml"
     everywhere = tuple(POLICIES.queues)
     skills = tuple({skill for queue in POLICIES.queues.values() for skill in queue.skills})
@@ -254,12 +265,14 @@ def _console(
     add(people, "tim", Account(password=password, queues=everywhere[:1]))
     url = f"redis://127.0.0.1:{redis_server}/0"
     broker = StubBroker()
+    lookback: Any = Backlog(broker)
     desk = Desk(
         queue=ReviewQueue(url),
         log=StubLog(broker),
         policies=lambda: POLICIES,
         queues=POLICIES.queues,
         rules=Rules(),
+        lookback=lookback,
     )
     site = Site(
         desk=desk,
@@ -303,6 +316,28 @@ def house(_console: House, redis_url: str) -> Iterator[House]:
     _console.open.clear()
     object.__setattr__(_console.site.desk, "rules", Rules())
     object.__setattr__(_console.site, "blind", 0.0)
+    object.__setattr__(_console.site, "past", lambda _: None)
+
+
+class Backlog:
+    """What the console's own log adds up to: its records, counted as `pipeline.lookback` counts those of a Kafka."""
+
+    def __init__(self, broker: StubBroker) -> None:
+        self._broker = broker
+
+    def figures(self) -> Figures:
+        """Count everything from the beginning."""
+        tally = Tally()
+        for record in self._broker.written(REVIEWS):
+            tally.known(ReviewEvent.model_validate_json(record.value or b""))
+        for record in self._broker.written(VERDICTS):
+            tally.verdict(Verdict.model_validate_json(record.value or b""))
+        for record in self._broker.written(TICKETS):
+            tally.decision(Ticket.model_validate_json(record.value or b"").decision)
+        return tally.figures()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 class Still:

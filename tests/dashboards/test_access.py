@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from dashboards.console import lead, own, sign_in, signing, triage
+from dashboards.console import duty, lead, own, sign_in, signing, triage
 from dashboards.console.access import COOKIE, PERMITS
 from pipeline.errors import RefusedError
 from pipeline.people import ROLES, Account, Accounts, Preferences, add, hashed, newest, read
@@ -31,7 +31,7 @@ WHO = {
 }
 ROUTES = [
     route
-    for room in (sign_in, triage, own, lead)
+    for room in (sign_in, triage, own, lead, duty)
     for route in room.routes.routes
     if isinstance(route, APIRoute)
 ]

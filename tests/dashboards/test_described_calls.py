@@ -49,7 +49,7 @@ def check(house: Any, operation: Any) -> set[int]:
         suppress_health_check=list(HealthCheck),
     )
     @given(
-        case=st.one_of(operation.as_strategy(generation_mode=mode) for mode in GenerationMode),
+        case=st.one_of([operation.as_strategy(generation_mode=mode) for mode in GenerationMode]),
         real=st.booleans(),
     )
     def calls(case: Any, *, real: bool) -> None:
