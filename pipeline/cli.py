@@ -17,6 +17,10 @@ COMMANDS: Final = {
     "pool": ("pipeline.commands.pool", "Look at and stop the pool of workers."),
     "model": ("pipeline.commands.model", "Look at, evaluate and probe classifiers."),
     "calibrate": ("pipeline.commands.calibrate", "Fit what scores mean, from labelled uploads."),
+    "report": (
+        "pipeline.commands.report",
+        "Measure what was decided, from samples that people saw.",
+    ),
     "bench": ("pipeline.commands.bench", "Measure the stream, the scoring and the queue."),
     "doctor": ("pipeline.commands.doctor", "Check every connection and print the configuration."),
     "up": ("pipeline.commands.up", "Start the embedded stack and the pipeline."),

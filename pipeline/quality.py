@@ -81,9 +81,11 @@ def _figure(values: Vector) -> Figure:
 
 def _rate(stratum: Stratum, rng: np.random.Generator, draws: int) -> tuple[float, Vector]:
     """Return the rate of violations in a stratum, and draws from its distribution."""
-    w, first, final = stratum.weights, stratum.first, stratum.final
-    if not len(w):
+    first, final = stratum.first, stratum.final
+    if not len(first):
         return float("nan"), rng.random(draws)
+    # Answers that are still to come are like those that are there: these stand for them, too.
+    w = np.maximum(1.0, stratum.weights * stratum.count / stratum.weights.sum())
     again = np.isfinite(final)
     if again.all() or not again.any():
         return _share(np.where(again, final, first), w, rng, draws)

@@ -1,7 +1,6 @@
 """`weir policy backtest`: what an edit would have done to the decisions in the archive."""
 
 import json
-import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,21 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.commands.ago import ago
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.stored import Stored
     from policies.schema import PolicySet
-
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
-
-
-def _since(context: click.Context, option: click.Parameter, text: str) -> timedelta:
-    del context, option
-    match = re.fullmatch(r"(\d{1,5})([hdw])", text)
-    if match is None:
-        raise click.BadParameter("write a number and h, d or w, like 7d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def _limits(
@@ -40,7 +30,7 @@ def _limits(
 
 @click.command()
 @click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--since", default="7d", show_default=True, callback=_since, help="How far back.")
+@click.option("--since", default="7d", show_default=True, callback=ago, help="How far back.")
 @click.option(
     "--minutes", default=1.0, show_default=True, type=click.FloatRange(0), help="Of a review job."
 )
