@@ -13,8 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -23,12 +22,11 @@ import psutil
 import pytest
 from kafka import KafkaAdminClient
 
-from infra.embedded import ray_head
-from infra.embedded.ports import wait_for
 from pipeline.config import Kafka, environment
 from pipeline.kafka import Producer
 from pipeline.messages import DECISIONS, UPLOADS
 from pipeline.records import Outgoing
+from tests.pipeline.conftest import RayHead
 
 LAUNCHER = Path(__file__).parent / "kill" / "launcher.py"
 ROOT = Path(__file__).parents[2]
@@ -261,65 +259,29 @@ class Scene:
         return in_hand
 
 
-@pytest.fixture(scope="module")
-def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a Ray that outlives the pipeline processes; `WEIR_TEST_RAY` names one that runs."""
-    running = environment().get("WEIR_TEST_RAY")
-    if running:
-        yield running
-        return
-    part, address, folder = ray_head.start(
-        # Ray would give its workers the lowest priority, and this machine may be busy.
-        cpus=4,
-        logs=tmp_path_factory.mktemp("ray"),
-        env=environment() | {"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "120000"},
-    )
-    try:
-        host, port = address.split(":")
-        assert wait_for(host, int(port), timeout_s=60), part.tail()
-        until(lambda: ray_head.STARTED in part.log.read_text(errors="replace"), part.tail())
-        yield address
-    finally:
-        for child in psutil.Process(part.process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        part.stop(grace_s=2)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def actors() -> list[psutil.Process]:
-    """Return the classifier actors that run."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if any("JudgeActor" in word for word in process.info["cmdline"] or ())
-    ]
-
-
-def kill_actor(scene: Scene, mine: set[int]) -> None:
+def kill_actor(scene: Scene, ray: RayHead) -> None:
     """Kill a classifier actor while enough is in hand, and wait until there is another."""
 
-    def ours() -> list[psutil.Process]:
-        return [process for process in actors() if process.pid not in mine]
+    def judges() -> list[psutil.Process]:
+        return ray.workers("JudgeActor")
 
-    until(lambda: bool(ours()), "a classifier actor")
+    until(lambda: bool(judges()), "a classifier actor")
     until(lambda: sum(p.says()[0] for p in scene.pipelines) >= IN_HAND, "work in hand")
-    victims = ours()
+    victims = judges()
     for victim in victims:
         victim.kill()
     assert sum(p.says()[0] for p in scene.pipelines) >= IN_HAND
     gone = {victim.pid for victim in victims}
-    until(lambda: any(process.pid not in gone for process in ours()), "another actor")
+    until(lambda: any(process.pid not in gone for process in judges()), "another actor")
 
 
 @pytest.mark.timeout(600)
 def test_every_upload_is_decided_exactly_once(
-    kafka_settings: Kafka, ray_address: str, tmp_path: Path
+    kafka_settings: Kafka, ray_server: RayHead, tmp_path: Path
 ) -> None:
     """Of 2,000 uploads 2,000 are decided, each once, though everything that can die dies."""
-    strangers = {process.pid for process in actors()}
     kills, inside, actor_kills = 0, 0, 0
-    with Scene(kafka_settings, tmp_path, ray_address, total=2000) as scene:
+    with Scene(kafka_settings, tmp_path, ray_server.address, total=2000) as scene:
         scene.allowed = 1000
         one, two = scene.pipelines
         one.start()
@@ -335,7 +297,7 @@ def test_every_upload_is_decided_exactly_once(
                 in_hand = victim.kill()
             kills += in_hand >= IN_HAND
             victim.start()
-            kill_actor(scene, strangers)
+            kill_actor(scene, ray_server)
             actor_kills += 1
             scene.allowed += 150
             if round_ == 3:
