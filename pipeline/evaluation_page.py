@@ -1,12 +1,13 @@
 """A page about one or more classifiers: a table and three pictures for each question."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
 from pipeline.diagrams import reliability_diagram
-from pipeline.evaluating import Evaluated
+from pipeline.evaluating import AtBand, Evaluated
 from pipeline.reliability import Figure, Vector
 
 _SIDE = 240
@@ -64,16 +65,18 @@ def _row(one: Evaluated, chosen: Mapping[str, str]) -> str:
         told(one.auroc),
         told(one.average_precision),
         told(one.ece) + ("" if one.calibrated else " uncalibrated"),
-        *(
-            f"{bands[band].precision.value:.2f} / {bands[band].recall.value:.2f}"
-            if band in bands
-            else "–"
-            for band in ("review", "act")
-        ),
+        *(_band(bands[band]) if band in bands else "–" for band in ("review", "act")),
         "–" if one.mass is None else f"{one.mass:.3f}",
         f"{one.ms_per_upload:.1f}",
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _band(band: AtBand) -> str:
+    """Return precision and recall; of nothing there is no precision."""
+    if math.isnan(band.precision.value):
+        return f"none / {band.recall.value:.2f}"
+    return f"{band.precision.value:.2f} / {band.recall.value:.2f}"
 
 
 def told(figure: Figure) -> str:

@@ -1,4 +1,4 @@
-"""Attention for many questions packed behind one prefix: in two parts joined exactly, or branch by branch.
+"""Attention for many questions packed behind one prefix: in two parts joined exactly, or run by run.
 
 In two parts, every question attends to the prefix in one large product, and to itself in a small one; the two
 softmaxes are one softmax over both (as in Hydragen), so the result is that of plain attention.
@@ -105,87 +105,85 @@ def layout_of(suffixes: tuple[tuple[int, ...], ...], device: torch.device) -> La
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Some tokens that follow one another without a branch, and the runs that they follow, the first one first."""
+
+    begin: int
+    end: int
+    after: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Branches:
-    """A tree of suffixes in an order in which what nearly all begin with comes first, then one branch after the other.
+    """A tree of suffixes as runs between its branches.
 
-    A branch (a policy with its clauses) sees the trunk and itself, and nothing of other branches is computed for it.
+    A run sees the prefix, the runs that it follows and itself; nothing of other branches is computed for it.
     """
 
     ids: Tensor
     steps: Tensor
     ends: Tensor
-    seen: Tensor
-    #: Tokens of the trunk, and where each branch begins and ends.
-    trunk: int
-    spans: tuple[tuple[int, int], ...]
+    runs: tuple[Run, ...]
 
 
 @lru_cache(maxsize=64)
 def branches_of(suffixes: tuple[tuple[int, ...], ...], device: torch.device) -> Branches:
-    """Return these suffixes as a tree whose branches stand apart."""
-    tree = tree_of(suffixes, torch.device("cpu"))
-    follows = [int(tree.seen[:, place].sum()) for place in range(len(tree.ids))]
-    # What more than half of the tokens follow is trunk: cut there, branches are about as small as they can be.
-    trunk = [place for place, count in enumerate(follows) if 2 * count > len(follows)]
-    held = set(trunk)
-    tops: dict[int, list[int]] = {}
-    for place in range(len(follows)):
-        if place not in held:
-            above = tree.seen[place].nonzero().flatten().tolist()
-            tops.setdefault(min(set(above) - held), []).append(place)
-    order = [*trunk, *(place for branch in tops.values() for place in branch)]
-    spans = []
-    begin = len(trunk)
-    for branch in tops.values():
-        spans.append((begin, begin + len(branch)))
-        begin += len(branch)
-    moved = torch.tensor(order)
-    back = torch.empty_like(moved)
-    back[moved] = torch.arange(len(order))
+    """Return these suffixes as runs of a tree of tokens."""
+    ids: list[int] = []
+    steps: list[int] = []
+    runs: list[Run] = []
+    ends = [0] * len(suffixes)
+
+    def grow(group: list[int], step: int, after: tuple[tuple[int, int], ...]) -> None:
+        """Lay out the suffixes of a group, which are alike up to a step, from there on."""
+        begin = len(ids)
+        alive = group
+        while True:
+            for number in [n for n in alive if len(suffixes[n]) == step]:
+                ends[number] = len(ids) - 1
+            alive = [n for n in alive if len(suffixes[n]) > step]
+            if len({suffixes[n][step] for n in alive}) != 1:
+                break
+            ids.append(suffixes[alive[0]][step])
+            steps.append(step)
+            step += 1
+        if len(ids) > begin:
+            runs.append(Run(begin=begin, end=len(ids), after=after))
+            after = (*after, (begin, len(ids)))
+        for token in dict.fromkeys(suffixes[n][step] for n in alive):
+            grow([n for n in alive if suffixes[n][step] == token], step, after)
+
+    grow(list(range(len(suffixes))), 0, ())
     return Branches(
-        ids=tree.ids[moved].to(device),
-        steps=tree.steps[moved].to(device),
-        ends=back[tree.ends].to(device),
-        seen=tree.seen[moved][:, moved].to(device),
-        trunk=len(trunk),
-        spans=tuple(spans),
+        ids=torch.tensor(ids, device=device),
+        steps=torch.tensor(steps, device=device),
+        ends=torch.tensor(ends, device=device),
+        runs=tuple(runs),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Part:
-    """Some tokens of a packed row: which, and what each sees of prefix, trunk and itself."""
-
-    begin: int
-    end: int
-    mask: Tensor
 
 
 @contextmanager
 def branched(config: Any, branches: Branches, valid: Tensor, dtype: torch.dtype) -> Iterator[None]:
-    """Let a text model's layers attend branch by branch while inside; the caller holds its lock."""
-    spans = ((0, branches.trunk), *branches.spans)
+    """Let a text model's layers attend run by run while inside; the caller holds its lock."""
     parts = []
-    for begin, end in spans:
-        if begin == end:
-            continue
-        known = branches.seen[begin:end, : branches.trunk]
-        # The trunk is known to itself already.
-        own = branches.seen[begin:end, begin:end] if begin >= branches.trunk else known[:, :0]
+    for run in branches.runs:
+        length = run.end - run.begin
+        earlier = sum(end - begin for begin, end in run.after)
+        own = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
+        known = own.new_ones(length, earlier)
         here = torch.cat([known, own], dim=1).expand(len(valid), -1, -1)
-        before = valid[:, None, :].expand(-1, end - begin, -1)
+        before = valid[:, None, :].expand(-1, length, -1)
         seen = torch.cat([before, here], dim=-1)[:, None]
         mask = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-        parts.append(_Part(begin=begin, end=end, mask=mask))
-    held = valid.shape[1] + branches.trunk
-    before_name = config._attn_implementation  # noqa: SLF001 -- transformers looks it up at each call
-    token = _parts.set((tuple(parts), held))
+        parts.append((run, mask))
+    usual = config._attn_implementation  # noqa: SLF001 -- transformers looks it up at each call
+    token = _parts.set((tuple(parts), valid.shape[1]))
     config._attn_implementation = BRANCHED  # noqa: SLF001
     try:
         yield
     finally:
-        config._attn_implementation = before_name  # noqa: SLF001
+        config._attn_implementation = usual  # noqa: SLF001
         _parts.reset(token)
 
 
@@ -199,23 +197,24 @@ def branched_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Return the attention of a tree of suffixes, one branch at a time, over prefix, trunk and itself."""
+    """Return the attention of a tree of suffixes, one run at a time."""
     del module, attention_mask, dropout, kwargs
-    parts, held = _parts.get()
-    prefix = key.shape[2] - query.shape[2]
+    parts, prefix = _parts.get()
     found = []
-    for part in parts:
-        first = prefix + part.begin
-        if first >= held:
-            keys = torch.cat([key[:, :, :held], key[:, :, first : prefix + part.end]], dim=2)
-            values = torch.cat([value[:, :, :held], value[:, :, first : prefix + part.end]], dim=2)
-        else:
-            keys, values = key[:, :, :held], value[:, :, :held]
+    for run, mask in parts:
+        spans = [
+            (0, prefix),
+            *((prefix + begin, prefix + end) for begin, end in (*run.after, (run.begin, run.end))),
+        ]
+        keys, values = (
+            torch.cat([held[:, :, begin:end] for begin, end in spans], dim=2)
+            for held in (key, value)
+        )
         out = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, part.begin : part.end],
+            query[:, :, run.begin : run.end],
             keys,
             values,
-            attn_mask=part.mask,
+            attn_mask=mask,
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         )
@@ -224,7 +223,7 @@ def branched_attention(
 
 
 _current: ContextVar[tuple[Layout, Tensor]] = ContextVar("layout")
-_parts: ContextVar[tuple[tuple[_Part, ...], int]] = ContextVar("parts")
+_parts: ContextVar[tuple[tuple[tuple[Run, Tensor], ...], int]] = ContextVar("parts")
 
 
 @contextmanager

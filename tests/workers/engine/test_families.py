@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from policies.question import Question
 from workers import prompt
-from workers.attention import tree_of
+from workers.attention import branches_of, tree_of
 from workers.families import FAMILIES
 from workers.passes import Method, Row, Shared
 from workers.scoring import Scorer
@@ -171,3 +173,21 @@ def test_common_beginnings_run_once() -> None:
         [0, 1, 3, 4],
         [5],
     ]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple), min_size=1, max_size=6)
+)
+def test_runs_hold_every_suffix_once(suffixes: list[tuple[int, ...]]) -> None:
+    """Each suffix is the tokens of the runs that lead to its end, and no token stands there twice."""
+    tree = branches_of(tuple(suffixes), torch.device("cpu"))
+    ids = tree.ids.tolist()
+    for suffix, end in zip(suffixes, tree.ends.tolist(), strict=True):
+        (run,) = [run for run in tree.runs if run.begin <= end < run.end]
+        spans = [*run.after, (run.begin, end + 1)]
+        assert tuple(token for begin, stop in spans for token in ids[begin:stop]) == suffix
+        assert tree.steps[end] == len(suffix) - 1
+    assert len(ids) == len(tree_of(tuple(suffixes), torch.device("cpu")).ids)
+    assert [place for run in tree.runs for place in range(run.begin, run.end)] == list(
+        range(len(ids))
+    )
