@@ -6,14 +6,16 @@ counts, and the answers with the first person's word kept apart from what holds 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
 
 from pipeline.archive import Archive
 from pipeline.archive_query import ask, connect
+from pipeline.calibration import Calibration
 from pipeline.quality import Stratum, Where
+from pipeline.reliability import Vector
 from pipeline.scored import Scores
 
 #: What a finding led to -> the stratum that it is counted in.
@@ -29,6 +31,13 @@ _VERDICTS: Final = """SELECT decision_id, part, answers, decided_at FROM verdict
 _DECISIONS: Final = """SELECT decision_id, content_id, media, text, surface, language, regions, findings,
  review_questions, review_propensities, decided_at FROM decisions
  WHERE {ours} AND decision_id IN (SELECT decision_id FROM verdicts) ORDER BY decided_at"""
+_SCORES: Final = """SELECT score FROM (SELECT unnest(findings, recursive := true) FROM decisions
+ WHERE decided_by = 'pipeline' AND decided_at >= TIMESTAMPTZ '{begin}' AND decided_at < TIMESTAMPTZ '{end}')
+ WHERE question = '{question}' AND answered_by = '{classifier}' LIMIT 20000"""
+_MOMENT: Final = "%Y-%m-%d %H:%M:%S+00"
+#: The stream as it was when a calibration was fitted, and as it is now.
+_AROUND: Final = timedelta(days=7)
+_LATELY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,7 @@ class Answered:
     first: bool
     final: bool | None  # None: nobody looked again
     cluster: str
+    content_id: str
     group: Group
     at: datetime
 
@@ -113,6 +123,34 @@ def look(archive: Archive, *, since: datetime) -> Looked:
     for row in _rows(ask(connection, _DECISIONS.format(ours=ours))):
         answers += _answered(row, verdicts.get(row["decision_id"], []))
     return Looked(counts=counts, answers=answers)
+
+
+def moved(
+    archive: Archive, calibrations: Iterable[Calibration], *, now: datetime
+) -> dict[tuple[str, str], tuple[Vector, Vector]]:
+    """Return each calibration's scores in the stream around its fit, and those of the last day."""
+    fits = {(c.question, c.classifier): c.fitted_at for c in calibrations}
+    if not fits:
+        return {}
+    connection = connect(archive, since_day=(min(fits.values()) - _AROUND).strftime("%Y-%m-%d"))
+    found = {}
+    for (question, classifier), fitted_at in fits.items():
+        spans = (
+            (fitted_at - _AROUND, min(fitted_at + _LATELY, now - _LATELY)),
+            (now - _LATELY, now),
+        )
+        values = []
+        for begin, end in spans:
+            sql = _SCORES.format(
+                question=question.replace("'", "''"),
+                classifier=classifier.replace("'", "''"),
+                begin=begin.strftime(_MOMENT),
+                end=end.strftime(_MOMENT),
+            )
+            rows = [row["score"] for row in _rows(ask(connection, sql))]
+            values.append(np.array(rows, float))
+        found[question, classifier] = (values[0], values[1])
+    return found
 
 
 def scores_of(
@@ -177,6 +215,7 @@ def _answered(row: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> 
                 first=said[0][1],
                 final=_final(said),
                 cluster="|".join(media) or row["text"] or row["content_id"],
+                content_id=row["content_id"],
                 group=_group(row),
                 at=row["decided_at"],
             )

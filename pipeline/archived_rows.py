@@ -169,7 +169,7 @@ def _decision(d: Decision) -> dict[str, Any]:
             {
                 **f.model_dump(
                     mode="json",
-                    exclude={"interval", "whole", "rationale", "evidence"},
+                    exclude={"interval", "whole", "alarm", "rationale", "evidence"},
                     warnings=False,
                 ),
                 "low": None if f.interval is None else f.interval[0],

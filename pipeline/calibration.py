@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from pipeline.decide import Answer
 from pipeline.messages import Calibration as Freshness
@@ -23,6 +23,8 @@ from workers.classifier import Classification
 
 #: A calibration older than this is stale: what people upload drifts.
 MAX_AGE = timedelta(days=180)
+#: The file in which `weir monitor` keeps its alarms.
+ALARMS = "ALARMS"
 
 
 class CalibrationError(Exception):
@@ -113,12 +115,34 @@ class Calibration(BaseModel):
         return f"{self.question.replace('/', '.')}-{model}.json"
 
 
+class Alarm(BaseModel):
+    """What `weir monitor` found against a calibration: a promise that no longer holds, or scores that drift."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    classifier: str
+    #: Of the calibration that it is about; a new fit begins anew.
+    fitted_at: Time
+    kind: Literal["risk", "drift"]
+    promise: Precision | MissRate | None = None
+    seen: int
+    errors: int = 0
+    evidence: float
+    raised_at: Time
+
+
+class _Alarms(RootModel[tuple[Alarm, ...]]):
+    pass
+
+
 @dataclass(frozen=True)
 class Calibrations:
     """All calibrations of one folder; `drifting` names questions whose drift alarm is on."""
 
     by_key: Mapping[tuple[str, str], Calibration] = field(default_factory=dict)
     drifting: frozenset[str] = frozenset()
+    alarms: Mapping[tuple[str, str], tuple[Alarm, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -145,7 +169,18 @@ class Calibrations:
                     f"{path}: not a calibration: {field}: {first['msg']}; "
                     "remove it or run `weir calibrate` again"
                 ) from error
-        return cls.of(found)
+        read = cls.of(found)
+        return cls(read.by_key, alarms=read.matching(read_alarms(folder)))
+
+    def matching(self, alarms: Sequence[Alarm]) -> dict[tuple[str, str], tuple[Alarm, ...]]:
+        """Return the alarms that are about these calibrations as they were fitted last."""
+        found: dict[tuple[str, str], tuple[Alarm, ...]] = {}
+        for alarm in alarms:
+            key = (alarm.question, alarm.classifier)
+            calibration = self.by_key.get(key)
+            if calibration is not None and calibration.fitted_at == alarm.fitted_at:
+                found[key] = (*found.get(key, ()), alarm)
+        return found
 
     def answer(
         self, question: Question, classification: Classification, classifier: str, *, now: datetime
@@ -153,6 +188,8 @@ class Calibrations:
         """Return what the classification means, marked `fresh`, `stale` or `none`."""
         score = classification.score
         calibration = self.by_key.get((question.id, classifier))
+        alarms = self.alarms.get((question.id, classifier), ())
+        drifts = question.id in self.drifting or any(a.kind == "drift" for a in alarms)
         freshness: Freshness
         interval: tuple[float, float] | None
         thresholds: dict[Precision | MissRate, float | None]
@@ -168,11 +205,13 @@ class Calibrations:
             current = (
                 calibration.question_digest == question.digest
                 and now - calibration.fitted_at <= MAX_AGE
-                and question.id not in self.drifting
+                and not drifts
             )
             freshness = "fresh" if current else "stale"
             # A promise is kept only as long as what it was proven on still holds.
-            thresholds = {k.promise: k.value for k in calibration.kept} if current else {}
+            refuted = {alarm.promise for alarm in alarms if alarm.kind == "risk"}
+            kept = calibration.kept if current else ()
+            thresholds = {k.promise: k.value for k in kept if k.promise not in refuted}
         return Answer(
             question=question.id,
             score=score,
@@ -185,7 +224,32 @@ class Calibrations:
             box=classification.box,
             whole=None if classification.whole is None else meaning(classification.whole),
             thresholds=thresholds,
+            alarm="drift" if drifts else "risk" if alarms else None,
         )
+
+
+def read_alarms(folder: Path) -> tuple[Alarm, ...]:
+    """Return the alarms that `weir monitor` left beside the calibrations.
+
+    Raises:
+        CalibrationError: the file holds something else.
+    """
+    path = folder / ALARMS
+    if not path.is_file():
+        return ()
+    try:
+        return _Alarms.model_validate_json(path.read_bytes()).root
+    except ValidationError as error:
+        raise CalibrationError(
+            f"{path}: holds no alarms; remove it and run `weir monitor` again"
+        ) from error
+
+
+def write_alarms(folder: Path, alarms: Sequence[Alarm]) -> None:
+    """Put the alarms beside the calibrations, whole or not at all."""
+    aside = folder / f"{ALARMS}.writing"
+    aside.write_text(_Alarms(tuple(alarms)).model_dump_json(indent=1) + "\n", encoding="utf-8")
+    aside.replace(folder / ALARMS)
 
 
 def logistic(score: float) -> float:

@@ -61,6 +61,8 @@ class Answer:
     whole: float | None = None
     #: The thresholds that keep promises of bands; a promise that is missing, or None, is not kept.
     thresholds: Mapping[Precision | MissRate, float | None] = field(default_factory=dict)
+    #: What the monitor found against the calibration, if anything.
+    alarm: Literal["risk", "drift"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -509,6 +511,7 @@ def _finding(
         calibration=answer.calibration,
         answered_by=answer.answered_by,
         outcome=_outcome(judgement),
+        alarm=answer.alarm,
         whole=answer.whole,
         evidence=()
         if answer.media is None

@@ -169,6 +169,8 @@ class Finding(_Own):
     evidence: tuple[Evidence, ...] = ()
     #: What this finding led to everywhere; a region's own rule may lead to more.
     outcome: Literal["none", "review", "acted"] = "none"
+    #: risk: a promise of the bands was refuted and is off; drift: the scores have moved, so the calibration is stale.
+    alarm: Literal["risk", "drift"] | None = None
 
 
 ReviewReason = Literal[

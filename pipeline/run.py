@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pipeline import telemetry
-from pipeline.calibration import Calibrations
+from pipeline.calibration_folder import CalibrationFolder
 from pipeline.config import Settings, environment
 from pipeline.errors import PipelineError
 from pipeline.kafka import Member, Topics
@@ -101,7 +101,7 @@ def run_uploads(
     parts = parts or Parts()
     _require_topics(settings)
     folder = PolicyFolder(settings.policies, telemetry.policy_error)
-    calibrations = Calibrations.load(settings.calibrations)
+    calibrations = CalibrationFolder(settings.calibrations)
     watchdog = Watchdog(limit_s=settings.kafka.commit_timeout_s)
     pool = parts.pool(settings)
     link = parts.link(settings)
@@ -109,7 +109,7 @@ def run_uploads(
         link,
         pool,
         folder.current,
-        lambda: calibrations,
+        calibrations.current,
         watchdog,
         limits=Limits(
             max_in_flight=settings.kafka.max_in_flight,

@@ -119,6 +119,15 @@ QUEUE_DEPTH: Final = Gauge(
 QUEUE_OLDEST_S: Final = Gauge(
     "weir_queue_oldest_seconds", "Age of the oldest open review job.", ["queue"], registry=REGISTRY
 )
+PROMISES: Final = Gauge(
+    "weir_promise_in_force",
+    "1 where a promise of the bands is kept, 0 where it is refuted, stale, or never was proven.",
+    ["question", "classifier", "promise"],
+    registry=REGISTRY,
+)
+DRIFTING: Final = Gauge(
+    "weir_scores_drifting", "1 where the drift alarm is on.", ["question"], registry=REGISTRY
+)
 
 #: The project's logger; `log.info("words", event_id=…)`.
 log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger("weir")
@@ -290,3 +299,13 @@ def queues(depths: Mapping[str, tuple[int, float]]) -> None:
     for queue, (depth, oldest_s) in depths.items():
         QUEUE_DEPTH.labels(queue).set(depth)
         QUEUE_OLDEST_S.labels(queue).set(oldest_s)
+
+
+def promises(in_force: Mapping[tuple[str, str, str], bool], drifting: Mapping[str, bool]) -> None:
+    """Set which promises are in force, by question, classifier and promise, and which questions' scores drift."""
+    PROMISES.clear()
+    DRIFTING.clear()
+    for names, kept in in_force.items():
+        PROMISES.labels(*names).set(kept)
+    for question, on in drifting.items():
+        DRIFTING.labels(question).set(on)

@@ -2,11 +2,13 @@
 
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pipeline.commands.ago import ago
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +24,14 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("labelled", type=_PATH)
+@click.argument("labelled", type=_PATH, required=False)
+@click.option(
+    "--since",
+    default="90d",
+    show_default=True,
+    callback=ago,
+    help="How far back the archive counts.",
+)
 @click.option("--classifier", help="Name of a configured classifier; the first by default.")
 @click.option(
     "--policies", "folder", type=_PATH, help="Policy folder; the configured one by default."
@@ -35,8 +44,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--dry-run", is_flag=True, help="Print the figures and write no calibration.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(  # noqa: PLR0913 -- one argument an option
-    labelled: Path,
+    labelled: Path | None,
     *,
+    since: timedelta,
     classifier: str | None,
     folder: Path | None,
     only: tuple[str, ...],
@@ -51,9 +61,13 @@ def command(  # noqa: PLR0913 -- one argument an option
 
     LABELLED is a folder with labels.jsonl (or .parquet), or such a file: one upload a line, with `id`, `media`,
     `caption` and `answers` (question id: true or false).
+
+    Without it the labels are people's answers in the archive, beside the scores that stand there: no model is needed.
+    Each counts as its chance of having been asked says; those to other versions of a policy, or to other words, do not.
     """
     from pipeline.config import Settings
-    from pipeline.labels import LabelsError, read_labels
+    from pipeline.errors import PipelineError
+    from pipeline.labels import LabelsError
     from policies.errors import PolicyError
     from policies.folder import read_policies
     from workers.errors import CheckpointError
@@ -61,17 +75,18 @@ def command(  # noqa: PLR0913 -- one argument an option
     settings = Settings()
     try:
         policies = read_policies(folder or settings.policies)
-        rows = read_labels(labelled)
-        model = _classifier(settings, classifier)
-    except (LabelsError, PolicyError, CheckpointError) as error:
+        if labelled is None:
+            by_model = _archived(settings, policies, only, since)
+        else:
+            by_model = _judged(settings, labelled, classifier, policies, only, quiet=as_json)
+    except (LabelsError, PolicyError, CheckpointError, PipelineError) as error:
         raise click.ClickException(str(error)) from error
-    scored = _scored(rows, model, policies, only, quiet=as_json)
-    if not scored:
-        raise click.ClickException(
-            f"{labelled}: no answer there is to a question that {model.name} can judge; "
-            f"questions are {', '.join(q.id for p in policies for q in p.questions)}"
-        )
-    found = _fitted(scored, policies, model.digest, prior, labelled.name, seed, quiet=as_json)
+    source = "archive" if labelled is None else labelled.name
+    found = [
+        one
+        for digest, scored in by_model.items()
+        for one in _fitted(scored, policies, digest, prior, source, seed, quiet=as_json)
+    ]
     target = out or settings.calibrations
     if not dry_run:
         target.mkdir(parents=True, exist_ok=True)
@@ -87,6 +102,54 @@ def command(  # noqa: PLR0913 -- one argument an option
     else:
         _table(found, None if dry_run else target)
     sys.exit(0)
+
+
+def _judged(
+    settings: "Settings",
+    labelled: Path,
+    classifier: str | None,
+    policies: "PolicySet",
+    only: tuple[str, ...],
+    *,
+    quiet: bool,
+) -> "Mapping[str, Mapping[str, Scores]]":
+    """Return, by classifier digest, the scores of labelled uploads, which the classifier judges now."""
+    from pipeline.labels import read_labels
+
+    rows = read_labels(labelled)
+    model = _classifier(settings, classifier)
+    scored = _scored(rows, model, policies, only, quiet=quiet)
+    if not scored:
+        raise click.ClickException(
+            f"{labelled}: no answer there is to a question that {model.name} can judge; "
+            f"questions are {', '.join(q.id for p in policies for q in p.questions)}"
+        )
+    return {model.digest: scored}
+
+
+def _archived(
+    settings: "Settings", policies: "PolicySet", only: tuple[str, ...], since: timedelta
+) -> "Mapping[str, Mapping[str, Scores]]":
+    """Return, by classifier digest, the scores that stand in the archive beside people's answers."""
+    from pipeline.answered import look, scores_of
+    from pipeline.archive import Archive
+
+    answers = look(
+        Archive(settings.archive, settings.store), since=datetime.now(UTC) - since
+    ).answers
+    found: dict[str, dict[str, Scores]] = {}
+    for policy in policies:
+        for question in policy.questions if not only or policy.policy in only else ():
+            for digest in sorted({a.classifier for a in answers if a.question == question.id}):
+                scored = scores_of(answers, question.id, question.digest, policy.version, digest)
+                if scored is not None:
+                    found.setdefault(digest, {})[question.id] = scored
+    if not found:
+        raise click.ClickException(
+            f"of {len(answers)} answers in the archive none is about these policies in their words and versions; "
+            "name labelled uploads, look further back with --since, or let people answer first"
+        )
+    return found
 
 
 def _classifier(settings: "Settings", name: str | None) -> "Classifier":

@@ -9,18 +9,32 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipeline.answered import Looked, look
+from pipeline import telemetry
+from pipeline.answered import Answered, Group, Looked, look
 from pipeline.archive import Archive
 from pipeline.archiving import write_batch
+from pipeline.calibration import (
+    Calibration,
+    Calibrations,
+    Curve,
+    Kept,
+    Labels,
+    write_alarms,
+)
+from pipeline.calibration_folder import CalibrationFolder
 from pipeline.cli import main
 from pipeline.config import Store
 from pipeline.decide import Answer, Origin, decide
 from pipeline.messages import DECISIONS, VERDICTS, Content, Source, UploadEvent, Verdict
+from pipeline.quality import Where
 from pipeline.records import Record
-from policies.schema import Policy, PolicySet
+from pipeline.watching import watch
+from policies.schema import Policy, PolicySet, Precision
 from tests.pipeline.test_decide import policy
+from workers.classifier import Classification
 
 NOW = datetime.now(UTC) - timedelta(days=1)
+SURE = Precision(precision=0.95)
 POLICY: Policy = policy(
     clauses={"W1": {"text": "Sells one."}},
     audit={"passed": "10%", "acted": "25%"},
@@ -171,3 +185,104 @@ def test_single_answers_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     assert done.exit_code == 0, done.output
     assert "taken at their word" in done.stdout
+
+
+def test_answers_in_the_archive_become_a_calibration_that_keeps_its_promises(
+    filled: tuple[Path, float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`weir calibrate` without a file fits the archived scores; `weir monitor` finds nothing against it."""
+    run = shell(filled[0], monkeypatch, tmp_path)
+
+    done = run.invoke(main, ["calibrate", "--json"])
+    held = run.invoke(main, ["monitor", "--json"])
+
+    assert done.exit_code == 0, done.output
+    (told,) = json.loads(done.stdout)
+    assert (told["question"], told["classifier"]) == ("weapons", "sha256:m")
+    assert told["ece_after"][0] < told["ece_before"]
+    found = Calibrations.load(tmp_path / "calibrations").by_key["weapons", "sha256:m"]
+    # Scores were twice the log-odds: the curve takes that back, though people saw a biased sample.
+    assert found.curve.at(2.0) == pytest.approx(1 / (1 + math.exp(-1.0)), abs=0.08)
+    assert held.exit_code == 0, held.output
+
+
+def answered(number: int, *, violates: bool, where: Where = "acted") -> Answered:
+    """Return an answer about a decision that was audited by lot."""
+    return Answered(
+        question="weapons",
+        question_digest=POLICY.questions[0].digest,
+        policy_version=1,
+        classifier="sha256:m",
+        score=3.0,
+        probability=0.95,
+        where=where,
+        chance=1.0,
+        first=violates,
+        final=violates,
+        cluster=str(number),
+        content_id=f"c{number}",
+        group=Group(surface=None, language=None, regions=()),
+        at=NOW + timedelta(seconds=number),
+    )
+
+
+def promised() -> Calibration:
+    """Return a calibration that keeps one promise from 0.9 on."""
+    curve = Curve(scores=(-5.0, 5.0), probabilities=(0.01, 0.99))
+    return Calibration(
+        question="weapons",
+        question_digest=POLICY.questions[0].digest,
+        policy_version=1,
+        classifier="sha256:m",
+        method="platt",
+        curve=curve,
+        low=curve,
+        high=curve,
+        labels=Labels(violates=100, allowed=100),
+        kept=(Kept(promise=SURE, value=0.9, labels=100, errors=0, bound=0.04),),
+        fitted_at=NOW,
+    )
+
+
+def test_a_refuted_promise_is_turned_off_in_decisions_and_metrics(tmp_path: Path) -> None:
+    """After enough wrong actions the alarm stands beside the calibration; thresholds go, and findings say why."""
+    calibration = promised()
+    (tmp_path / calibration.file_name).write_text(calibration.model_dump_json())
+    times = iter([0.0, 0.0, 10.0])
+    folder = CalibrationFolder(tmp_path, clock=lambda: next(times))
+    question, score = POLICY.questions[0], Classification(question="weapons", score=5.0)
+    before = folder.current().answer(question, score, "sha256:m", now=NOW)
+    calm = [answered(n, violates=True) for n in range(200)]
+    wrong = [answered(n, violates=n % 3 > 0) for n in range(200, 300)]
+
+    fine = watch([calibration], calm, {}, before=(), now=NOW)
+    found = watch([calibration], [*calm, *wrong], {}, before=(), now=NOW)
+    write_alarms(tmp_path, [one.alarm for one in found if one.alarm])
+    after = folder.current().answer(question, score, "sha256:m", now=NOW)
+
+    assert [one.alarm for one in fine] == [None]
+    assert (before.thresholds, before.alarm) == ({SURE: 0.9}, None)
+    assert (after.thresholds, after.alarm, after.calibration) == ({}, "risk", "fresh")
+    names = {"question": "weapons", "classifier": "sha256:m", "promise": str(SURE)}
+    assert telemetry.REGISTRY.get_sample_value("weir_promise_in_force", names) == 0
+    # It stays off, whatever the next answers are, until a new fit.
+    again = watch([calibration], calm, {}, before=[a.alarm for a in found if a.alarm], now=NOW)
+    assert again[0].alarm is not None
+    refitted = calibration.model_copy(update={"fitted_at": NOW + timedelta(days=1)})
+    assert watch([refitted], [], {}, before=[again[0].alarm], now=NOW)[0].alarm is None
+
+
+def test_scores_that_moved_make_a_calibration_stale(tmp_path: Path) -> None:
+    """The drift alarm needs no answers; with it findings are stale and nothing acts by them."""
+    calibration = promised()
+    (tmp_path / calibration.file_name).write_text(calibration.model_dump_json())
+    rng = np.random.default_rng(5)
+    scores = {("weapons", "sha256:m"): (rng.normal(0, 1, 2000), rng.normal(1.2, 1, 2000))}
+
+    found = watch([calibration], [], scores, before=(), now=NOW)
+    write_alarms(tmp_path, [one.alarm for one in found if one.alarm])
+
+    answer = Calibrations.load(tmp_path).answer(
+        POLICY.questions[0], Classification(question="weapons", score=5.0), "sha256:m", now=NOW
+    )
+    assert (answer.calibration, answer.alarm, answer.thresholds) == ("stale", "drift", {})
