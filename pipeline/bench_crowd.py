@@ -35,8 +35,10 @@ BUDGET: Final = Budget(a_day=100, in_a_row=10_000)
 _TWO_OF: Final = 10
 _URGENT_OF: Final = 20
 _USED_UP_OF: Final = 10
-#: Of reviewers without special needs one in so many is a lead.
+#: One reviewer in so many is a lead.
 _LEAD_OF: Final = 7
+#: How the ids of reviewers begin whose day is used up.
+_USED_UP: Final = "u"
 #: Different findings, of which tickets are made.
 _KINDS: Final = 1_000
 
@@ -50,7 +52,10 @@ class Load:
     reviewers: int = 50
     seconds: float = 60.0
     processes: int = 2
-    at_once: int = 5  # reviewers of one process who act in the same moment
+    at_once: int = 2  # reviewers of one process who act in the same moment
+    differ: bool = (
+        False  # reviewers, in languages, skills, queues, opt-outs and in what they have seen today
+    )
     seed: int = 1
 
 
@@ -90,19 +95,24 @@ def policies_of() -> PolicySet:
 
 
 def people_of(load: Load, queues: Mapping[str, Queue]) -> list[Person]:
-    """Return reviewers who differ in languages, skills, queues and what they do not want to see."""
+    """Return reviewers, who differ in what they may, can and want to see if the load says so."""
     source = random.Random(load.seed)  # noqa: S311 -- load, not secrets
     people = []
     for number in range(load.reviewers):
         most = max(1, len(queues) // 2)
         chosen = source.sample(sorted(queues), k=source.randint(most, len(queues)))
-        lead = number % _LEAD_OF == 1
+        roles = frozenset({"reviewer", "lead"} if number % _LEAD_OF == 1 else {"reviewer"})
+        if not load.differ:
+            people.append(
+                Person(id=f"r{number}", languages=_LANGUAGES, skills=_SKILLS, roles=roles)
+            )
+            continue
         people.append(
             Person(
-                id=f"r{number}",
+                id=f"{'r' if number % _USED_UP_OF else _USED_UP}{number}",
                 languages=tuple(source.sample(_LANGUAGES, k=source.randint(1, 3))),
                 skills=tuple(source.sample(_SKILLS, k=source.randint(0, 3))),
-                roles=frozenset({"reviewer", "lead"} if lead else {"reviewer"}),
+                roles=roles,
                 queues=None if number % 3 else tuple(chosen),
                 opt_outs=tuple(source.sample(_POLICIES, k=source.choice((0, 0, 1, 2)))),
             )
@@ -112,7 +122,7 @@ def people_of(load: Load, queues: Mapping[str, Queue]) -> list[Person]:
 
 def used_up(person: Person) -> bool:
     """Return whether this person has seen as much today as a day may hold."""
-    return int(person.id[1:]) % _USED_UP_OF == 0
+    return person.id.startswith(_USED_UP)
 
 
 def ceiling(person: Person) -> int:

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 @click.option("--seconds", default=60.0, show_default=True, help="How long they work.")
 @click.option(
     "--at-once",
-    default=5,
+    default=2,
     show_default=True,
     help="Reviewers in each of two processes who act in the same moment; the others take turns.",
+)
+@click.option(
+    "--differ",
+    is_flag=True,
+    help="Reviewers differ in languages, skills, queues, opt-outs and in what they have seen today.",
 )
 @click.option(
     "--rebuild",
     is_flag=True,
     help="By way of the configured Kafka, on topics of its own; Redis is killed half way.",
-)
-@click.option(
-    "--redis",
-    "url",
-    help="A Redis to use, which is EMPTIED; without it, one of its own is started.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
@@ -45,8 +45,8 @@ def command(
     reviewers: int,
     seconds: float,
     at_once: int,
+    differ: bool,
     rebuild: bool,
-    url: str | None,
     as_json: bool,
 ) -> None:
     """Measure claims a second and their latency, and count broken promises.
@@ -57,18 +57,17 @@ def command(
     from pipeline.bench_crowd import Load
     from pipeline.errors import PipelineError
 
-    if rebuild and url is not None:
-        raise click.UsageError("--rebuild kills Redis: it starts one of its own, without --redis")
     load = Load(
         open=count,
         queues=queues,
         reviewers=reviewers,
         seconds=seconds,
         at_once=at_once,
+        differ=differ,
     )
     with _progress(count) as advance:
         try:
-            found = _measure(load, rebuild, url, advance)
+            found = _measure(load, rebuild, advance)
         except (FileNotFoundError, PipelineError) as error:
             raise click.ClickException(str(error)) from error
     if as_json:
@@ -88,15 +87,12 @@ def command(
 def _measure(
     load: "Load",
     rebuild: bool,  # noqa: FBT001 -- as it was asked for
-    url: str | None,
     advance: "Advance",
 ) -> "Figures | RebuildFigures":
     from pipeline import bench_queue, bench_rebuild
     from pipeline.bench_redis import own_redis
     from pipeline.config import Settings
 
-    if url is not None:
-        return bench_queue.measure(url, load, advance=advance)
     with own_redis() as own:
         if rebuild:
             return bench_rebuild.measure(Settings().kafka, own, load, advance=advance)

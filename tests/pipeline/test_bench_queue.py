@@ -13,7 +13,7 @@ from policies.queues import Queue
 
 def test_small_load_breaks_no_promise(redis_url: str) -> None:
     """Reviewers who differ in all that counts work side by side, and nothing is lost, doubled or handed out wrongly."""
-    load = Load(open=300, queues=12, reviewers=30, seconds=2.0, processes=2)
+    load = Load(open=300, queues=12, reviewers=30, seconds=2.0, differ=True)
 
     found = bench_queue.measure(redis_url, load)
 
