@@ -52,6 +52,7 @@ def examine(settings: Settings, *, models: bool = True) -> Iterator[Diagnosis]:
     yield from _kafka(settings)
     yield _redis(settings)
     yield from _store(settings)
+    yield from _text_in_pictures(settings)
     yield from _ray(settings)
     if models and policies is not None:
         yield from _classifiers(settings, policies)
@@ -213,6 +214,22 @@ def _try_bucket(stores: Stores, uploads: str) -> None:
     except MediaRefusedError as error:
         if error.reason != Refusal.MISSING or error.detail.startswith("NoSuchBucket"):
             raise
+
+
+def _text_in_pictures(settings: Settings) -> Iterator[Diagnosis]:
+    if not settings.media.read_text:
+        return
+    from workers.signals.ocr import available
+
+    if available():
+        yield Diagnosis(of="text in pictures", state="well", says="it is read by RapidOCR")
+    else:
+        yield Diagnosis(
+            of="text in pictures",
+            state="wrong",
+            says="WEIR_MEDIA_READ_TEXT is on and RapidOCR is not installed: no medium could be prepared",
+            remedy="pip install 'weir-moderation[ocr]'",
+        )
 
 
 def _ray(settings: Settings) -> Iterator[Diagnosis]:

@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from infra.embedded.ports import free_port
 from pipeline import doctor
 from pipeline.config import Settings
+from workers.signals.ocr import available
 
 HOUSE = Path(__file__).parent.parent.parent
 STUB = {"name": "stub", "model": "stub", "kind": "stub"}
@@ -174,3 +175,14 @@ def test_secrets_are_never_shown() -> None:
     assert secret not in json.dumps(shown)
     assert "http://x" in json.dumps(shown)
     assert "weir:**********@localhost" in shown["redis"]["url"]
+
+
+def test_text_in_pictures_is_looked_at_where_it_is_wanted() -> None:
+    """Whether text can be read from pictures is said where it shall be, and else not."""
+
+    def told(**changed: Any) -> list[str]:
+        found = doctor.examine(settings(**changed), models=False)
+        return [one.state for one in found if one.of == "text in pictures"]
+
+    assert told() == []
+    assert told(media={"read_text": True}) == ["well" if available() else "wrong"]

@@ -191,3 +191,22 @@ def test_runs_hold_every_suffix_once(suffixes: list[tuple[int, ...]]) -> None:
     assert [place for run in tree.runs for place in range(run.begin, run.end)] == list(
         range(len(ids))
     )
+
+
+def test_a_brief_wording_asks_once(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """Briefly worded, what is asked stands in the shared part alone, and shared scores are those of whole prompts."""
+    made = tiny("llava")
+    scorer = made.scorer("branched")
+    asks = [prompt.suffix(question, "brief") for question in questions]
+    shared = prompt.prefix(images=1, caption="for sale", wording="brief")
+    row = Row(shared=shared, image=noise(1), asked=tuple(range(len(asks))))
+    whole = scorer.dialogue.whole(shared, asks[0])
+    assert whole.count(prompt.ASK_FIRST) == 1
+    assert prompt.ASK not in whole
+    assert "W1: Offers a weapon for sale." in asks[0]  # an exception names it
+    assert "D1:" not in asks[1]
+    assert worst(scorer.score([row], asks), [apart(scorer, row, asks)]) < TOLERANCE
+    full = prompt.prefix(images=1, caption="for sale")
+    assert scorer.dialogue.prefix(full) != scorer.dialogue.prefix(shared)
