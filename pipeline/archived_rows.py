@@ -29,6 +29,7 @@ _FINDING: Final = pa.struct(
         "question_digest": pa.string(),
         "score": pa.float64(),
         "probability": pa.float64(),
+        "whole": pa.float64(),
         "low": pa.float64(),
         "high": pa.float64(),
         "calibration": pa.string(),

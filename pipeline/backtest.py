@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.decide import INTAKE, questions_for, regions
+from pipeline.lottery import lot
 from pipeline.messages import Context, MediaRef, UploadEvent
 from pipeline.stored import Circumstances, Codes, Flags, Numbers, Stored, questions
 from policies.question import Question
@@ -74,23 +75,37 @@ def redecide(stored: Stored, policies: PolicySet, thresholds: Thresholds) -> Red
         queue_names=[],
         outcome=np.zeros((count, len(asked)), np.int8),
     )
-    rollout = {
-        p.policy: _share(p, stored.content_ids)
-        for p in policies
-        if p.status is Status.LIVE and p.rollout < 1
-    }
+    shares = _Shares.of(stored, policies)
     order = np.argsort(stored.group, kind="stable")
     edges = np.searchsorted(stored.group[order], np.arange(len(stored.groups) + 1))
     for number in range(len(stored.groups)):
         rows = order[edges[number] : edges[number + 1]]
         if not len(rows):
             continue
-        _Group(stored, policies, thresholds, rollout, made, rows).decide(stored.groups[number])
+        _Group(stored, policies, thresholds, shares, made, rows).decide(stored.groups[number])
     return made
 
 
-def _share(policy: Policy, content_ids: Any) -> Flags:
-    return np.fromiter(map(policy.acts_on, content_ids.to_pylist()), bool, len(content_ids))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shares:
+    """What hangs on the content's id alone."""
+
+    #: Policy that acts on a share of the contents -> on which.
+    rollout: Mapping[str, Flags]
+    #: Each content's lot for audits; None where no policy has any.
+    lots: Numbers | None
+
+    @classmethod
+    def of(cls, stored: Stored, policies: PolicySet) -> "_Shares":
+        count = len(stored.group)
+        live = [policy for policy in policies if policy.status is Status.LIVE]
+        partial = [policy for policy in live if policy.rollout < 1]
+        audited = any(policy.audit.passed or policy.audit.acted for policy in live)
+        ids = stored.content_ids.to_pylist() if partial or audited else []
+        return cls(
+            rollout={p.policy: np.fromiter(map(p.acts_on, ids), bool, count) for p in partial},
+            lots=np.fromiter(map(lot, ids), float, count) if audited else None,
+        )
 
 
 class _Group:
@@ -101,14 +116,14 @@ class _Group:
         stored: Stored,
         policies: PolicySet,
         thresholds: Thresholds,
-        rollout: Mapping[str, Flags],
+        shares: _Shares,
         made: Redecided,
         rows: NDArray[Any],
     ) -> None:
         self._stored = stored
         self._policies = policies
         self._thresholds = thresholds
-        self._rollout = rollout
+        self._shares = shares
         self._made = made
         self._rows = rows
         self._place = {q.id: n for n, (_, q) in enumerate(questions(policies))}
@@ -148,7 +163,7 @@ class _Group:
         self._follow(everywhere, abroad, silent)
 
     def _live(self, policy: Policy) -> Flags:
-        share = self._rollout.get(policy.policy)
+        share = self._shares.rollout.get(policy.policy)
         return np.ones(len(self._rows), bool) if share is None else share[self._rows]
 
     def _silent(self, live: list[tuple[Policy, Question]]) -> list[tuple[Policy, Flags]]:
@@ -170,7 +185,9 @@ class _Group:
         wanted = self._band(rule.review_at, question.id, column)
         review_at = np.where(np.isnan(wanted), 0.0, wanted)
         tested = language is None or not policy.languages or language in policy.languages
-        may = (fresh | rule.acts_uncalibrated) & tested & (not rule.approval)
+        # Read whole, the picture would pass: what one of its tiles alone shows, a person decides.
+        at_odds = (self._stored.whole[self._rows, column] < review_at) & (review_at <= p)
+        may = (fresh | rule.acts_uncalibrated) & tested & (not rule.approval) & ~at_odds
         # A comparison with what is no number is false: no threshold, no act.
         sure = live & (p >= act_at)
         acts = sure & may
@@ -236,8 +253,8 @@ class _Group:
             queue[first] = made.code(judged.rule.queue)
 
         led: dict[int, Flags] = {}
+        wherever = [(judged, judged.live) for judged in everywhere]
         for judged in everywhere:
-            add(judged, judged.live)
             led[judged.column] = judged.leads
         for column, several in abroad.items():
             best = np.full(len(rows), -1)
@@ -249,8 +266,31 @@ class _Group:
                 best[more], owner[more] = value[more], number
             free = ~led.get(column, np.zeros(len(rows), bool))
             for number, judged in enumerate(several):
-                add(judged, free & (owner == number))
+                wherever.append((judged, free & (owner == number)))
+        for judged, chosen in wherever:
+            add(judged, chosen)
+        if self._shares.lots is not None:
+            by_lot = self._audited(wherever, self._shares.lots[rows])
+            queue = np.where(queue < 0, by_lot, queue)
         made.queue[rows] = queue
+
+    def _audited(self, wherever: list[tuple[_Judged, Flags]], lots: Numbers) -> Codes:
+        """Return the queue in which a person sees by lot what was decided without one; -1: nobody does."""
+        alone = [(judged, chosen & judged.live & ~judged.seen) for judged, chosen in wherever]
+        drawn: dict[int, Flags] = {}
+        for judged, rows in alone:
+            audit = judged.policy.audit
+            hit = rows & (lots < np.where(judged.acts, audit.acted, audit.passed))
+            drawn[judged.column] = drawn.get(judged.column, False) | hit
+        weight, surest = np.full(len(lots), -1.0), np.full(len(lots), -1.0)
+        queue = np.full(len(lots), -1, np.int32)
+        for judged, rows in alone:
+            heavy, p = judged.rule.severity.weight, judged.probability
+            first = (heavy > weight) | ((heavy == weight) & (p > surest))
+            first &= rows & drawn[judged.column]
+            weight[first], surest[first] = heavy, p[first]
+            queue[first] = self._made.code(judged.rule.queue)
+        return queue
 
 
 def _strictest(judged: Iterable[_Judged], quiet: NDArray[np.int8]) -> NDArray[np.int8]:

@@ -39,7 +39,7 @@ from policies.schema import Action, PolicySet
 
 _WORDS: Final = ("none", "review", "acted")
 _ROW: Final = ("offset", "decision_id", "content_id", "language", "context", "media", "text")
-_FINDING: Final = ("question", "score", "probability", "calibration", "answered_by")
+_FINDING: Final = ("question", "score", "probability", "whole", "calibration", "answered_by")
 #: An archive is looked at as a whole.
 _WHOLE: Final = "9d"
 
@@ -228,6 +228,7 @@ def _only(stored: Stored, rows: NDArray[Any]) -> Stored:
         queues=of(stored.queues),
         group=stored.group[rows],
         probability=stored.probability[rows],
+        whole=stored.whole[rows],
         fresh=stored.fresh[rows],
         answered_by=stored.answered_by[rows],
     )

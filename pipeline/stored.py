@@ -39,7 +39,14 @@ _ROW: Final = (
     "action",
     "queue",
 )
-_FINDING: Final = ("question", "question_digest", "probability", "calibration", "answered_by")
+_FINDING: Final = (
+    "question",
+    "question_digest",
+    "probability",
+    "whole",
+    "calibration",
+    "answered_by",
+)
 _WHICH: Final = ("decided_by", "fault", "decided_at")
 
 
@@ -99,6 +106,8 @@ class Stored:
     groups: list[Circumstances]
     #: Not a number where the question has no stored answer.
     probability: Numbers
+    #: The probability of the picture read whole; not a number where it was not read in tiles.
+    whole: Numbers
     fresh: Flags
     answered_by: Codes
     classifiers: list[str]
@@ -150,15 +159,19 @@ def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
     ids: dict[str, list[Any]] = {"decision_id": [], "content_id": []}
     classifiers: dict[str, int] = {}
     digests: dict[str, set[str]] = {}
-    found: list[tuple[Numbers, Flags, Codes]] = []
+    found: list[tuple[Numbers, Numbers, Flags, Codes]] = []
+    of_captions = np.array([question.reads == {"caption"} for _, question in asked], bool)
     for table in tables:
         for name, column in ids.items():
             column.append(table[name].combine_chunks())
-        for name, values in _repeating(table, keys).items():
-            coding[name].add(values)
         found.append(_findings(table, place, classifiers, digests))
+        # Where a question about captions was answered, there was text, if only in the pictures.
+        read_text = ~np.isnan(found[-1][0][:, of_captions]).all(axis=1)
+        for name, values in _repeating(table, keys, read_text=read_text).items():
+            coding[name].add(values)
     width = len(asked)
-    empty = (np.empty((0, width)), np.empty((0, width), bool), np.empty((0, width), np.int32))
+    none = np.empty((0, width))
+    empty = (none, none, none.astype(bool), none.astype(np.int32))
     parts = list(zip(*(found or [empty]), strict=True))
     group, groups = _grouped({n: c.coded() for n, c in coding.items()}, keys)
     ranks = coding["action"].coded(lambda action: Action(action).rank)
@@ -173,14 +186,15 @@ def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
         group=group,
         groups=groups,
         probability=np.concatenate(parts[0]),
-        fresh=np.concatenate(parts[1]),
-        answered_by=np.concatenate(parts[2]),
+        whole=np.concatenate(parts[1]),
+        fresh=np.concatenate(parts[2]),
+        answered_by=np.concatenate(parts[3]),
         classifiers=list(classifiers),
         digests={name: frozenset(found) for name, found in digests.items()},
     )
 
 
-def _repeating(table: Any, keys: list[str]) -> dict[str, Any]:
+def _repeating(table: Any, keys: list[str], *, read_text: Flags) -> dict[str, Any]:
     """Return the columns that repeat few values.
 
     Of the context only what a rule asks for: reach differs from upload to upload, so that with it every upload would
@@ -199,7 +213,7 @@ def _repeating(table: Any, keys: list[str]) -> dict[str, Any]:
         **{name: table[name] for name in ("surface", "language", "action", "queue")},
         **{name: plain[name] for name in plain.column_names},
         "has_media": pc.greater(pc.list_value_length(table["media"]), 0),
-        "has_text": pc.is_valid(table["text"]),
+        "has_text": pc.or_(pc.is_valid(table["text"]), pa.array(read_text)),
     }
 
 
@@ -220,7 +234,7 @@ def _grouped(coded: Mapping[str, Coded], keys: list[str]) -> tuple[Codes, list[C
 
 def _findings(
     table: Any, place: Mapping[str, int], classifiers: dict[str, int], digests: dict[str, set[str]]
-) -> tuple[Numbers, Flags, Codes]:
+) -> tuple[Numbers, Numbers, Flags, Codes]:
     found = table["findings"].combine_chunks()
     rows = pc.list_parent_indices(found).to_numpy(zero_copy_only=False)
     flat = pc.list_flatten(found)
@@ -230,11 +244,11 @@ def _findings(
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
     shape = (table.num_rows, len(place))
-    probability = np.full(shape, np.nan)
+    probability, whole = np.full(shape, np.nan), np.full(shape, np.nan)
     fresh = np.zeros(shape, bool)
     answered = np.full(shape, -1, np.int32)
     if not len(flat):
-        return probability, fresh, answered
+        return probability, whole, fresh, answered
     names, name = coded("question")
     wordings, wording = coded("question_digest")
     for pair in np.unique(name.astype(np.int64) * len(wordings) + wording):
@@ -244,9 +258,12 @@ def _findings(
     at = (rows[kept], column[kept])
     values = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False)[kept]
     probability[at] = np.where((values >= 0) & (values <= 1), values, np.nan)
+    # Archives of before it was kept do not have it.
+    if flat.type.get_field_index("whole") >= 0:
+        whole[at] = pc.struct_field(flat, "whole").to_numpy(zero_copy_only=False)[kept]
     states, state = coded("calibration")
     fresh[at] = np.array([s == "fresh" for s in states])[state][kept]
     makers, maker = coded("answered_by")
     own = np.array([classifiers.setdefault(m, len(classifiers)) for m in makers], np.int32)
     answered[at] = own[maker][kept]
-    return probability, fresh, answered
+    return probability, whole, fresh, answered

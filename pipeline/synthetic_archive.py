@@ -116,7 +116,7 @@ NEW: Final = (
         review={"queue": "fraud", "meanwhile": "restrict"},
     ),
     _policy("snow", reads=["image"], status="shadow"),
-    _policy("toys", review={"queue": "regulated"}),
+    _policy("toys", review={"queue": "regulated"}, audit={"passed": "10%", "acted": "60%"}),
     _policy("vice", review={"queue": "adult", "meanwhile": "allow"}),
 )
 
@@ -146,6 +146,8 @@ _WITHOUT: Final[Mapping[str, tuple[str, tuple[str | int, ...], Any]]] = {
     "approval": ("hate", ("review", "approval"), False),
     "status: live": ("scam", ("status",), "shadow"),
     "status: shadow": ("snow", ("status",), "live"),
+    "audit: passed": ("toys", ("audit", "passed"), "0%"),
+    "audit: acted": ("toys", ("audit", "acted"), "0%"),
     "queue": ("toys", ("review", "queue"), "weapons"),
     "meanwhile": ("vice", ("review", "meanwhile"), "hold"),
 }
@@ -291,6 +293,11 @@ def _decisions(
         rng.random((size, len(kinds[0].asked))) > _SILENT
     )
     probability = np.round(rng.random(present.shape) ** 4, 6)
+    # A third is calm, so that not everything is under review; in half of that, one question alone is sure.
+    calm = rng.random(size) < 1 / 3
+    probability[calm] *= 0.05
+    sure = np.flatnonzero(calm)[::2]
+    probability[sure, rng.integers(0, present.shape[1], len(sure))] = 0.98
     fresh = rng.choice(3, present.shape, p=[0.8, 0.1, 0.1])
     maker = rng.choice(2, present.shape, p=[0.95, 0.05])
     reach = np.round(rng.random(size) * 10_000, 1).tolist()
@@ -368,6 +375,8 @@ def _findings(
         "question_digest": of([question.digest for _, question in asked], column, text),
         "score": pa.array(odds, number),
         "probability": pa.array(p, number),
+        # One in ten was read in tiles, too, and is less sure as a whole.
+        "whole": pa.array(np.where(np.arange(len(p)) % 10 == 0, p / 2, np.nan), from_pandas=True),
         "low": pa.array(p * 0.9, number),
         "high": pa.array(np.minimum(p * 1.1, 1), number),
         "calibration": of(_STATES, fresh[present], text),
