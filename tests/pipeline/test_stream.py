@@ -712,11 +712,9 @@ def test_uploads_of_one_poll_are_one_batch() -> None:
     calls: list[int] = []
     submit = house.pool.submit
 
-    def counted(
-        uploads: Sequence[Upload], questions: Sequence[Question], *, alone: bool = False
-    ) -> None:
+    def counted(uploads: Sequence[Upload], questions: Sequence[Question], **how: Any) -> None:
         calls.append(len(uploads))
-        submit(uploads, questions, alone=alone)
+        submit(uploads, questions, **how)
 
     house.pool.submit = counted  # type: ignore[method-assign]
     house.turn()
