@@ -10,11 +10,12 @@ import multiprocessing
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from typing import Final
 from uuid import uuid4
@@ -53,7 +54,8 @@ class Figures:
     claims_per_s: float
     p50_ms: float
     p99_ms: float
-    failed: int  # claims and answers that met no Redis, or one that had forgotten the lease
+    restarts: int  # of escalate: it ends itself where a commit hangs
+    failed: int  # claims and answers that met no Redis or Kafka, or a Redis that had forgotten the lease
     verdicts: int
     decided: int
     decisions_per_s: float
@@ -98,25 +100,58 @@ def measure(
 
 
 def _run(kafka: Kafka, redis: OwnRedis, load: Load, advance: Advance) -> Figures:
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    escalate = context.Process(target=_escalate, args=(kafka, redis.url, load, stop))
-    escalate.start()
+    escalate = _Kept(kafka, redis.url, load)
     queue = ReviewQueue(redis.url)
     producer = Producer(kafka)
     uploads = Uploads(queues_of(load.queues), load.seed)
     try:
         _arrive(producer, uploads, 0, load.open)
-        _await_open(queue, load, load.open, advance)
-        shares, made, killed_s, rebuilt_s = _shift(kafka, redis, queue, producer, uploads, load)
-        _await_verdicts(kafka, queue, load, advance)
+        _await_open(queue, load, escalate, advance)
+        shift = _shift(kafka, redis, queue, producer, uploads, load, escalate)
+        _await_verdicts(kafka, queue, load, escalate, advance)
         unclosed = _unclosed(queue, load)
     finally:
-        stop.set()
-        escalate.join()
+        escalate.stop()
         producer.close()
         queue.close()
-    return _reckon(kafka, load, shares, made, unclosed, killed_s, rebuilt_s)
+    return _reckon(kafka, load, shift, unclosed, escalate.restarts)
+
+
+class _Kept:
+    """An escalate in a process of its own, which is started again where it ends, as whatever keeps services does."""
+
+    def __init__(self, kafka: Kafka, url: str, load: Load) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._stop = self._context.Event()
+        self._args = (kafka, url, load, self._stop)
+        self.restarts = 0
+        self._process = self._started()
+
+    def keep(self) -> None:
+        """Start it again if it ended."""
+        if not self._process.is_alive():
+            self.restarts += 1
+            self._process = self._started()
+
+    def stop(self) -> None:
+        """Let it come to its end."""
+        self._stop.set()
+        self._process.join()
+
+    def _started(self) -> SpawnProcess:
+        process = self._context.Process(target=_escalate, args=self._args)
+        process.start()
+        return process
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shift:
+    """What happened while people worked."""
+
+    shares: Sequence[_Share]
+    made: int
+    killed_s: float
+    rebuilt_s: float
 
 
 def _arrive(producer: Producer, uploads: Uploads, first: int, count: int) -> None:
@@ -136,13 +171,14 @@ def _unclosed(queue: ReviewQueue, load: Load) -> int:
     return sum(d.open + d.leased + d.waiting for d in queue.depths(queues_of(load.queues)))
 
 
-def _await_open(queue: ReviewQueue, load: Load, count: int, advance: Advance) -> None:
-    """Wait until so many jobs are open."""
+def _await_open(queue: ReviewQueue, load: Load, escalate: _Kept, advance: Advance) -> None:
+    """Wait until all jobs are open."""
     until_s = time.monotonic() + _PATIENCE_S
-    while (found := _unclosed(queue, load)) < count:
-        advance("jobs", found, count)
+    while (found := _unclosed(queue, load)) < load.open:
+        advance("jobs", found, load.open)
+        escalate.keep()
         if time.monotonic() > until_s:
-            raise KafkaError(f"only {found} of {count} jobs were opened: does escalate run?")
+            raise KafkaError(f"only {found} of {load.open} jobs were opened: does escalate run?")
         time.sleep(0.2)
 
 
@@ -153,7 +189,8 @@ def _shift(
     producer: Producer,
     uploads: Uploads,
     load: Load,
-) -> tuple[list[_Share], int, float, float]:
+    escalate: _Kept,
+) -> _Shift:
     """Let the reviewers work, keep the number of open jobs, and lose Redis half way."""
     context = multiprocessing.get_context("spawn")
     people = people_of(load, queues_of(load.queues))
@@ -172,6 +209,7 @@ def _shift(
     half_s = time.monotonic() + load.seconds / 2
     killed_s = rebuilt_s = 0.0
     while len(shares) < len(pipes):
+        escalate.keep()
         shares += [share for pipe in pipes if (share := received(pipe, 0.05)) is not None]
         if not killed_s and time.monotonic() >= half_s:
             redis.kill()
@@ -190,7 +228,7 @@ def _shift(
                 _await_projected(queue, load)
     for worker in workers:
         worker.join()
-    return shares, made, killed_s, rebuilt_s
+    return _Shift(shares=shares, made=made, killed_s=killed_s, rebuilt_s=rebuilt_s)
 
 
 def _await_projected(queue: ReviewQueue, load: Load) -> None:
@@ -202,12 +240,15 @@ def _await_projected(queue: ReviewQueue, load: Load) -> None:
             return
 
 
-def _await_verdicts(kafka: Kafka, queue: ReviewQueue, load: Load, advance: Advance) -> None:
+def _await_verdicts(
+    kafka: Kafka, queue: ReviewQueue, load: Load, escalate: _Kept, advance: Advance
+) -> None:
     """Wait until every verdict on the topic has been weighed, and nothing changes any more."""
     until_s = time.monotonic() + _PATIENCE_S
     goal = ends(kafka, [VERDICTS])
     unclosed, quiet = -1, 0
     while quiet < 5:  # noqa: PLR2004 -- looks in a row
+        escalate.keep()
         with suppress(Unavailable):
             stands = queue.offsets()
             left = sum(
@@ -281,9 +322,9 @@ def _take_turns(desk: Desk, people: Sequence[Person], stop_s: float, share: _Sha
             for entry in handed.entries:
                 share.claims.append((began_s, entry.job_id, entry.part))
                 desk.resolve(person, entry.job_id, entry.lease, _says(person, entry), at_once=True)
-        except (Unavailable, LeaseLostError):
+        except (Unavailable, LeaseLostError, KafkaError):
             share.failed += 1
-            # Redis is away, or has forgotten the lease.
+            # Redis is away or has forgotten the lease, or Kafka did not answer.
             time.sleep(0.05)
 
 
@@ -307,11 +348,9 @@ def _says(person: Person, entry: Entry) -> Answers:
 def _reckon(
     kafka: Kafka,
     load: Load,
-    shares: Iterable[_Share],
-    made: int,
+    shift: _Shift,
     unclosed: int,
-    killed_s: float,
-    rebuilt_s: float,
+    restarts: int,
 ) -> Figures:
     tickets = {
         ticket.decision.decision_id: ticket.decision
@@ -328,15 +367,15 @@ def _reckon(
     claims: Counter[tuple[bool, str, str]] = Counter()
     latencies_s: list[float] = []
     failed = 0
-    for share in shares:
-        claims.update((at_s < killed_s, job, part) for at_s, job, part in share.claims)
+    for share in shift.shares:
+        claims.update((at_s < shift.killed_s, job, part) for at_s, job, part in share.claims)
         latencies_s += share.latencies_s
         failed += share.failed
     latencies_s.sort()
     took_s = max(times_s, default=1.0) - min(times_s, default=0.0)
     return Figures(
         open=load.open,
-        tickets=made,
+        tickets=shift.made,
         claims=claims.total(),
         claims_per_s=round(claims.total() / load.seconds, 1),
         p50_ms=ms(latencies_s, 0.50),
@@ -345,7 +384,8 @@ def _reckon(
         verdicts=verdicts,
         decided=len(decided),
         decisions_per_s=round(len(decided) / took_s, 1) if took_s else 0.0,
-        rebuilt_s=round(rebuilt_s - killed_s, 1) if rebuilt_s else -1.0,
+        rebuilt_s=round(shift.rebuilt_s - shift.killed_s, 1) if shift.rebuilt_s else -1.0,
+        restarts=restarts,
         overtaken=overtaken,
         handed_to_two=sum(1 for count in claims.values() if count > 1),
         decided_twice=sum(1 for count in decided.values() if count > 1),
