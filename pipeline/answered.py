@@ -34,6 +34,10 @@ _DECISIONS: Final = """SELECT decision_id, content_id, media, text, surface, lan
 _SCORES: Final = """SELECT score FROM (SELECT unnest(findings, recursive := true) FROM decisions
  WHERE decided_by = 'pipeline' AND decided_at >= TIMESTAMPTZ '{begin}' AND decided_at < TIMESTAMPTZ '{end}')
  WHERE question = '{question}' AND answered_by = '{classifier}' LIMIT 20000"""
+_STORED: Final = """SELECT question, question_digest, answered_by, list(score) AS scores,
+ list(probability) AS probabilities, min(decided_at) AS first, max(decided_at) AS last
+ FROM (SELECT decided_at, unnest(findings, recursive := true) FROM decisions
+ WHERE decided_by = 'pipeline' AND decided_at >= TIMESTAMPTZ '{since}') GROUP BY ALL"""
 _MOMENT: Final = "%Y-%m-%d %H:%M:%S+00"
 #: The stream as it was when a calibration was fitted, and as it is now.
 _AROUND: Final = timedelta(days=7)
@@ -150,6 +154,26 @@ def moved(
             rows = [row["score"] for row in _rows(ask(connection, sql))]
             values.append(np.array(rows, float))
         found[question, classifier] = (values[0], values[1])
+    return found
+
+
+def stored_scores(
+    archive: Archive, *, since: datetime
+) -> dict[tuple[str, str, str], tuple[Vector, Vector, float]]:
+    """Return scores, stored probabilities and the days they span, by question, its digest and the classifier.
+
+    Raises:
+        RefusedError: the archive cannot be read.
+    """
+    connection = connect(archive, since_day=since.strftime("%Y-%m-%d"))
+    found = {}
+    for row in _rows(ask(connection, _STORED.format(since=since.strftime(_MOMENT)))):
+        days = max((row["last"] - row["first"]).total_seconds() / 86_400, 1.0)
+        found[row["question"], row["question_digest"], row["answered_by"]] = (
+            np.array(row["scores"], float),
+            np.array(row["probabilities"], float),
+            days,
+        )
     return found
 
 

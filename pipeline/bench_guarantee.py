@@ -24,7 +24,7 @@ PROMISES: Final[tuple[Precision | MissRate, ...]] = (
     MissRate(miss_rate=0.02),
 )
 #: Uploads on which the truth is read off.
-_TRUTH: Final = 100_000
+_TRUTH: Final = 40_000
 #: How far the world drifts, in log-odds; over how many steps it does, and stays so; how many audits each step brings.
 _DRIFTED, _MOVES, _STAYS, _AUDITED = 4.0, 6, 24, 250
 
@@ -224,7 +224,7 @@ def _drift(
     threshold = naive(promise, scored)
     risk = 0.0
     for step in range(1, _MOVES + _STAYS + 1):
-        now = uploads(20_000, rng, moved=direction * min(1.0, step / _MOVES))
+        now = uploads(8_000, rng, moved=direction * min(1.0, step / _MOVES))
         risk, _ = _risk(promise, now.scores < threshold, now.chance)
         outcome.naive = risk <= limit
         if value is None or monitor.alarm:
@@ -290,7 +290,7 @@ def _audit(
     stream: str, count: int, rng: np.random.Generator
 ) -> tuple[Quality, Mapping[str, float]]:
     """Return what an audit of so many passed, and as many acted, uploads tells, and what is true."""
-    total = 40_000
+    total = 20_000
     prior = float(rng.uniform(0.05, 0.3))
     there = uploads(total, rng, prior=prior)
     passed = there.scores < -1.5  # noqa: PLR2004 -- the bands of this world

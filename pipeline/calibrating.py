@@ -191,8 +191,15 @@ def prove(
         doubt = _doubt(scored, curve)
         if int(sure.sum()) >= enough or doubt > _HOPELESS:
             chosen, doubt = scored.take(sure), 0.0
+    said = at(curve, chosen.scores)
+    if isinstance(promise, Precision) and prior is None:
+        # What lies far below any such threshold says nothing about it, and its weights would thin out what does.
+        chosen, said = (
+            chosen.take(said >= promise.precision / 2),
+            said[said >= promise.precision / 2],
+        )
     sample = independent(
-        at(curve, chosen.scores),
+        said,
         chosen.labels,
         clusters=np.array(chosen.clusters, str),
         weights=chosen.weights,

@@ -21,6 +21,7 @@ COMMANDS: Final = {
         "pipeline.commands.report",
         "Measure what was decided, from samples that people saw.",
     ),
+    "thresholds": ("pipeline.commands.thresholds", "Lay out what bands cost and what they miss."),
     "monitor": ("pipeline.commands.monitor", "Turn promises off that no longer hold."),
     "bench": ("pipeline.commands.bench", "Measure the stream, the scoring and the queue."),
     "doctor": ("pipeline.commands.doctor", "Check every connection and print the configuration."),

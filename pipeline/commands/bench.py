@@ -24,6 +24,10 @@ _BENCHES: Final = {
         "pipeline.commands.bench_backtest",
         "A large archive decided again under other policies.",
     ),
+    "text-risk": (
+        "pipeline.commands.bench_text_risk",
+        "What calibration buys on real labels of texts.",
+    ),
     "guarantee": (
         "pipeline.commands.bench_guarantee",
         "Promises, calibration and audits where the truth is known.",

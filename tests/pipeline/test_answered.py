@@ -53,7 +53,9 @@ def fill(archive: Archive, count: int, *, again: bool = True) -> float:
     """Archive decisions and the verdicts of people who are right, and return the share that violates."""
     rng = np.random.default_rng(4)
     policies = PolicySet((POLICY,))
-    decisions, verdicts, violations = [], [], 0
+    decisions: list[Record] = []
+    verdicts: list[Record] = []
+    violations = 0
     for number in range(count):
         score = float(rng.normal(-2, 2.5))
         violates = bool(rng.random() < 1 / (1 + math.exp(-score)))
