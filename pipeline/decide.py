@@ -6,8 +6,8 @@ The same function serves the live stream, shadows, backtests and tests. It gets 
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
 
 from pipeline.lottery import Stake, drawn, with_audit
 from pipeline.messages import (
@@ -88,6 +88,17 @@ class Judgement:
     probability: float
 
 
+_BLANK: Final = Decision.model_construct(
+    decision_id="",
+    source=Source(topic="", partition=0, offset=0),
+    event_id="",
+    content_id="",
+    action=Action.HOLD,
+    policy_set="",
+    decided_at=datetime.min.replace(tzinfo=UTC),
+)
+
+
 def decide(
     event: UploadEvent,
     answers: Collection[Answer],
@@ -129,7 +140,7 @@ def decide(
     wherever = [*everywhere, *_beyond(abroad, everywhere)] if abroad else everywhere
     led = {judgement.question.id: judgement for judgement in wherever}
     # Every value is of our own making: validating a dozen findings takes longer than all the rest.
-    return Decision.model_construct(
+    return _BLANK.like(
         decision_id=origin.decision_id,
         source=origin.source,
         event_id=event.event_id,
@@ -324,14 +335,23 @@ def judge(
     # A promise that no threshold keeps (yet): nobody acts on it, and a person sees all that might violate.
     act_at = _threshold(rule.act_at, answer)
     review_at = _threshold(rule.review_at, answer) or 0.0
+    probability = answer.probability
+    enough = act_at is not None and probability >= act_at
+    if not enough and probability < review_at:
+        return Judgement(
+            question=question,
+            rule=rule,
+            action=Action.ALLOW,
+            acts=False,
+            review=None,
+            probability=probability,
+        )
     tested = language is None or not policy.languages or language in policy.languages
     # What needs approval acts only once people have said so.
     trusted = answer.calibration == "fresh" or rule.acts_uncalibrated
     # Read whole, the picture would pass: what one of its tiles alone shows, a person decides.
     at_odds = answer.whole is not None and answer.whole < review_at <= answer.probability
-    may_act = tested and trusted and not rule.approval and not at_odds
-    probability = answer.probability
-    if act_at is not None and probability >= act_at and may_act:
+    if enough and tested and trusted and not rule.approval and not at_odds:
         # A hold always has an exit.
         seen: ReviewReason | None = "band" if rule.action is Action.HOLD else None
         return Judgement(
@@ -342,21 +362,12 @@ def judge(
             review=seen,
             probability=probability,
         )
-    if probability >= review_at or (act_at is not None and probability >= act_at):
-        return Judgement(
-            question=question,
-            rule=rule,
-            action=rule.meanwhile,
-            acts=False,
-            review="disagreement" if at_odds else "band",
-            probability=probability,
-        )
     return Judgement(
         question=question,
         rule=rule,
-        action=Action.ALLOW,
+        action=rule.meanwhile,
         acts=False,
-        review=None,
+        review="disagreement" if at_odds else "band",
         probability=probability,
     )
 

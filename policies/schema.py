@@ -250,13 +250,15 @@ class Policy(Strict):
 
     def rule(self, clause: str | None, context: Mapping[str, Any]) -> Rule:
         """Return what holds for this policy, or for this clause of it, in this context."""
-        matching = (n for n, override in enumerate(self.overrides) if override.matches(context))
-        key = (clause, next(matching, None))
+        key = (clause, self._matching(context) if self.overrides else None)
         found = self.merged_rules.get(key)
         if found is None:
             override = None if key[1] is None else self.overrides[key[1]]
             found = self.merged_rules[key] = self.rule_under(clause, override)
         return found
+
+    def _matching(self, context: Mapping[str, Any]) -> int | None:
+        return next((n for n, one in enumerate(self.overrides) if one.matches(context)), None)
 
     @cached_property
     def merged_rules(self) -> dict[tuple[str | None, int | None], Rule]:
