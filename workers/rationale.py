@@ -32,6 +32,11 @@ LIMIT: Final = MAX_TEXT + 80
 #: A place is looked at with this share of its size on every side.
 MARGIN: Final = 0.15
 
+#: Where a thing is looked for whose place was denied: nine squares of half the side.
+PLACES: Final = tuple(
+    (left, top, left + 0.5, top + 0.5) for top in (0.0, 0.25, 0.5) for left in (0.0, 0.25, 0.5)
+)
+
 #: Spaces are allowed where models differ in habit; everything else is fixed.
 _GRAMMAR: Final = """
 start: "{{" SP "\\"clause\\":" SP clause "," SP "\\"text\\":" SP TEXT "," SP place "}}"
@@ -64,10 +69,11 @@ class Reasons:
         """Return the reason for one finding, unsupported where it does not stand the proof."""
         picture = _picture(item, found)
         row = row_for(item, question, picture, self._wording)
-        text = self._write(row, question)
+        text = self._write(row, self.likeliest(item, question, picture))
         reason = read(text, question)
         if reason is None:
             return Rationale(question=question.id, clause=None, text=shown(text), supported=False)
+        reason, supported = self.proven(item, question, reason, picture)
         looked = picture if reason.seen else None
         count = question.samples if question.samples > 1 else 0
         drawn = [read(self._write(row, question, draw=n + 1), question) for n in range(count)]
@@ -75,29 +81,54 @@ class Reasons:
             question=question.id,
             clause=reason.clause,
             text=reason.text,
-            supported=self.stands(item, question, reason, picture),
+            supported=supported,
             media=None if looked is None else looked.media,
             box=reason.box,
             agreement=agreement(reason, drawn),
         )
 
-    def stands(
+    def likeliest(self, item: Item, question: Question, picture: Picture | None) -> Question:
+        """Return the question with the one clause that the model, asked about each alone, is surest of.
+
+        Small models say sooner which clause holds than they name it among several.
+        """
+        if len(question.forbidden) == 1:
+            return question
+        alone = [ask_alone(question, clause.id) for clause in question.forbidden]
+        asks = [prompt.suffix(one, self._wording) for one in alone]
+        row = row_for(item, question, picture, self._wording)
+        odds = self._scorer.score([replace(row, asked=tuple(range(len(asks))))], asks)[0]
+        surest = max(range(len(odds)), key=lambda number: odds[number].score)
+        return replace(question, forbidden=(question.forbidden[surest],))
+
+    def proven(
         self, item: Item, question: Question, reason: Reason, picture: Picture | None
-    ) -> bool:
-        """Put the evidence back as questions: the clause alone, the reason's own words, the place."""
+    ) -> tuple[Reason, bool]:
+        """Put the evidence back as questions, mend what is denied, and return what then stands and whether it does.
+
+        Words that are denied give way to the clause's own; for a place that is denied the model is
+        shown others, one at a time. A clause that is denied by itself cannot be mended.
+        """
         if reason.seen != (picture is not None) and "image" not in question.reads:
-            return False
+            return reason, False
         alone = ask_alone(question, reason.clause)
         asks = [prompt.suffix(one, self._wording) for one in (alone, ask_back(alone, reason))]
-        rows = [replace(row_for(item, alone, picture, self._wording), asked=(0, 1))]
-        if reason.box is not None and picture is not None:
-            rows.append(
-                replace(
-                    rows[0], asked=(0,), image=only(Image.fromarray(picture.pixels), reason.box)
-                )
-            )
-        answers = self._scorer.score(rows, asks)
-        return all(odds.score > 0 for row in answers for odds in row)
+        row = replace(row_for(item, alone, picture, self._wording), asked=(0, 1))
+        clause, words = self._scorer.score([row], asks)[0]
+        if not clause.score > 0:
+            return reason, False
+        if not words.score > 0:
+            reason = replace(reason, text=shown(alone.forbidden[0].text))
+        if reason.box is None or picture is None:
+            return reason, True
+        image = Image.fromarray(picture.pixels)
+        for places in ((reason.box,), PLACES):
+            rows = [replace(row, asked=(0,), image=only(image, place)) for place in places]
+            odds = [one.score for (one,) in self._scorer.score(rows, asks[:1])]
+            surest = max(range(len(odds)), key=odds.__getitem__)
+            if odds[surest] > 0:
+                return replace(reason, box=places[surest]), True
+        return reason, False
 
     def _write(self, row: Row, question: Question, *, draw: int = 0) -> str:
         """Return the likeliest reason, or one that is drawn, the same for the same number."""

@@ -20,7 +20,7 @@ from workers.continuing import written
 from workers.generative import GenerativeClassifier
 from workers.loading import load
 from workers.passes import Row
-from workers.rationale import Reasons, only, row_for
+from workers.rationale import PLACES, Reasons, only, row_for
 from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, ask_back, read
 from workers.spec import ClassifierSpec
 
@@ -135,27 +135,53 @@ class Denying(Reasons):
 def test_denied_and_unreadable_reasons_are_unsupported(
     tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
 ) -> None:
-    """A reason stands exactly where clause, own words and place, each alone, are answered Yes."""
+    """A denied clause stands for nothing; denied words give way to the clause's own, a denied place to another."""
     scorer = tiny("fast_vlm").scorer()
     pixels = np.asarray(noise(4, 90, 60))
     item = Item(pictures=(Picture(media=2, pixels=pixels),), caption="for sale")
     found = Classification(question="weapons", score=1.0, media=2)
     broken = Denying(scorer, "{").explain(item, questions[0], found)
     assert (broken.clause, broken.supported) == (None, False)
-    reason = Denying(scorer, said()).explain(item, questions[0], found)
-    assert reason.media == 2
-    alone = ask_alone(questions[0], "W1")
     shared = prompt.prefix(images=1, caption="for sale")
     image = Image.fromarray(pixels)
-    told = Reason(clause="W1", text="A pistol.", seen=True, box=None)
-    back = ask_back(alone, told)
-    assert back.forbidden[0].text == "A pistol."
-    place = only(image, (0.1, 0.2, 0.3, 0.4))
-    scores = [
-        scorer.score([Row(shared=shared, image=seen, asked=(0,))], [prompt.suffix(asked)])[0][0]
-        for seen, asked in ((image, alone), (image, back), (place, alone))
-    ]
-    assert reason.supported == all(odds.score > 0 for odds in scores)
+
+    def held(seen: Image.Image, asked: Question) -> float:
+        row = Row(shared=shared, image=seen, asked=(0,))
+        return scorer.score([row], [prompt.suffix(asked)])[0][0].score
+
+    for clause in ("W1", "W2"):
+        reason = Denying(scorer, said(clause=clause)).explain(item, questions[0], found)
+        assert reason.media == 2
+        alone = ask_alone(questions[0], clause)
+        told = Reason(clause=clause, text="A pistol.", seen=True, box=None)
+        back = ask_back(alone, told)
+        assert back.forbidden[0].text == "A pistol."
+        stands = held(image, alone) > 0
+        own = not stands or held(image, back) > 0
+        assert reason.text == ("A pistol." if own else alone.forbidden[0].text)
+        written = (0.1, 0.2, 0.3, 0.4)
+        odds = {place: held(only(image, place), alone) for place in (written, *PLACES)}
+        surest = max(PLACES, key=odds.__getitem__)
+        right = written if not stands or odds[written] > 0 or odds[surest] <= 0 else surest
+        assert reason.box == right
+        assert reason.supported == (stands and odds[right] > 0)
+
+
+def test_the_clause_is_the_one_that_holds_alone(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """Of several clauses that is explained of which the model, asked about each alone, is surest."""
+    scorer = tiny("fast_vlm").scorer()
+    for seed in range(4):
+        picture = Picture(media=0, pixels=np.asarray(noise(seed)))
+        item = Item(pictures=(picture,))
+        (chosen,) = Reasons(scorer).likeliest(item, questions[0], picture).forbidden
+        row = row_for(item, questions[0], picture)
+        odds = {
+            clause.id: scorer.score([row], [prompt.suffix(ask_alone(questions[0], clause.id))])[0]
+            for clause in questions[0].forbidden
+        }
+        assert chosen.id == max(odds, key=lambda name: odds[name][0].score)
 
 
 def test_switched_off_reasons_are_empty(
