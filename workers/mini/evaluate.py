@@ -22,6 +22,9 @@ from sklearn.metrics import roc_auc_score
 from policies.folder import read_policies
 from policies.question import Exempt, Forbidden, Question
 from workers import prompt
+from workers.classifier import Classification, Picture
+from workers.classifier import Item as Upload
+from workers.loading import load
 from workers.mini.concepts import CONCEPTS
 from workers.mini.examiner import (
     Examiner,
@@ -44,6 +47,7 @@ from workers.mini.steering import signs, steering
 from workers.mini.tower import OUTPUTS
 from workers.mini.truth import Labelled, labelled
 from workers.mini.wordings import noun
+from workers.spec import ClassifierSpec
 
 HERE = Path(__file__).parent
 
@@ -55,6 +59,7 @@ PARTS = (
     "signs",
     "policies",
     "rationales",
+    "reasons",
     "photographs",
     "speed",
 )
@@ -237,6 +242,42 @@ def rationales(examiner: Examiner, scenes: Sequence[Scene], count: int) -> Figur
     return {"valid": share(valid), "clause": share(clause_right), "place": share(place_right)}
 
 
+def reasons(scenes: Sequence[Scene], count: int) -> Figures:
+    """Reasons as Weir gives them: the clause that holds alone, words and place put to the proof and mended."""
+    rng = np.random.default_rng(9)
+    teacher = Teacher(rng)
+    classifier = load(ClassifierSpec())
+    clause_right: list[bool] = []
+    place_right: list[bool] = []
+    proven: list[bool] = []
+    for scene in track(scenes, description="giving reasons", total=count, transient=True):
+        if len(clause_right) == count:
+            break
+        said = teacher.words(scene.concepts)
+        asked = teacher.ask(said.upload, "many")
+        broken = asked.broken(said.upload)
+        if not broken:
+            continue
+        upload = classifier_item(scene, said.caption, said.text_in_image)
+        found = Classification(question=asked.question.id, score=1.0, media=0)
+        (given,) = classifier.explain(upload, [(asked.question, found)])
+        clause_right.append(given.clause in broken)
+        proven.append(given.supported)
+        evidence = dict(asked.clauses).get(given.clause or "")
+        if clause_right[-1] and evidence is not None:
+            seen = [thing for thing in scene.shown if thing.concept in evidence.evidence]
+            if seen:
+                box = given.box and [round(100 * edge) for edge in given.box]
+                place_right.append(_inside(box, seen))
+    return {"clause": share(clause_right), "place": share(place_right), "proven": share(proven)}
+
+
+def classifier_item(scene: Scene, caption: str, text_in_image: str) -> Upload:
+    """Return a scene with its words as a classifier gets it."""
+    picture = Picture(media=0, pixels=scene.pixels)
+    return Upload(pictures=(picture,), caption=caption, text_in_image=text_in_image)
+
+
 def _inside(box: Any, things: Sequence[Shown]) -> bool:
     if not (isinstance(box, list) and len(box) == 4):
         return False
@@ -337,6 +378,9 @@ LINES = (
     ("rationales valid (greedy, no grammar)", ("rationales", "valid"), "1.00"),
     ("rationales, clause right", ("rationales", "clause"), "≥ .90"),
     ("rationales, place right", ("rationales", "place"), "≥ .70"),
+    ("reasons as Weir gives them, clause right", ("reasons", "clause"), "≥ .90"),
+    ("reasons as Weir gives them, place right", ("reasons", "place"), "≥ .70"),
+    ("reasons as Weir gives them, stand the proof", ("reasons", "proven"), ""),
     ("photographs: weapons against benign, AUROC", ("photographs",), "as it is"),
 )
 
@@ -401,6 +445,7 @@ def evaluate(
         "signs": lambda: signs(examiner, *some),
         "policies": lambda: policies(examiner, sizes.policy),
         "rationales": lambda: rationales(examiner, drawn, sizes.explained),
+        "reasons": lambda: reasons(drawn, sizes.explained),
         "photographs": lambda: photographs(examiner, photos),
         "speed": lambda: speed(examiner, drawn[0]),
     }

@@ -128,6 +128,8 @@ class Labelled:
     shown: tuple[Shown, ...]
     said: Said
     answers: Mapping[str, bool]
+    #: The policy that it was made for.
+    about: str
 
 
 def answer(question: Question, upload: Upload) -> bool | None:
@@ -176,6 +178,7 @@ def labelled(
                 shown=scene.shown,
                 said=said,
                 answers={name: truth for name, truth in truths.items() if truth is not None},
+                about=policy,
             )
 
 
