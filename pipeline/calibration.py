@@ -7,7 +7,7 @@ classifier digest, and to nothing else.
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -110,9 +110,18 @@ class Calibration(BaseModel):
 
     @property
     def file_name(self) -> str:
-        """Return the name that this calibration's file has: one a question and classifier digest."""
+        """Return the name that this calibration's file has: one a question, classifier digest and wording.
+
+        So the calibration of new words can lie there before they are merged, beside that of the old.
+        """
         model = self.classifier.removeprefix("sha256:")[:12]
-        return f"{self.question.replace('/', '.')}-{model}.json"
+        words = self.question_digest.removeprefix("sha256:")[:8]
+        return f"{self.question.replace('/', '.')}-{model}-{words}.json"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what it belongs to: question, classifier digest and wording."""
+        return self.question, self.classifier, self.question_digest
 
 
 class Alarm(BaseModel):
@@ -140,16 +149,22 @@ class _Alarms(RootModel[tuple[Alarm, ...]]):
 class Calibrations:
     """All calibrations of one folder; `drifting` names questions whose drift alarm is on."""
 
+    #: The newest of each question and classifier, whatever its words.
     by_key: Mapping[tuple[str, str], Calibration] = field(default_factory=dict)
     drifting: frozenset[str] = frozenset()
-    alarms: Mapping[tuple[str, str], tuple[Alarm, ...]] = field(default_factory=dict)
+    #: By question, classifier and wording.
+    by_words: Mapping[tuple[str, str, str], Calibration] = field(default_factory=dict)
+    alarms: Mapping[tuple[str, str, str], tuple[Alarm, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls, calibrations: Sequence[Calibration], *, drifting: frozenset[str] = frozenset()
     ) -> Self:
-        """Return these calibrations, found by question id and classifier digest."""
-        return cls({(c.question, c.classifier): c for c in calibrations}, drifting)
+        """Return these calibrations, found by question id, classifier digest and wording."""
+        by_age = sorted(calibrations, key=lambda c: c.fitted_at)
+        return cls(
+            {(c.question, c.classifier): c for c in by_age}, drifting, {c.key: c for c in by_age}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -170,25 +185,38 @@ class Calibrations:
                     "remove it or run `weir calibrate` again"
                 ) from error
         read = cls.of(found)
-        return cls(read.by_key, alarms=read.matching(read_alarms(folder)))
+        return replace(read, alarms=read.matching(read_alarms(folder)))
 
-    def matching(self, alarms: Sequence[Alarm]) -> dict[tuple[str, str], tuple[Alarm, ...]]:
+    def matching(self, alarms: Sequence[Alarm]) -> dict[tuple[str, str, str], tuple[Alarm, ...]]:
         """Return the alarms that are about these calibrations as they were fitted last."""
-        found: dict[tuple[str, str], tuple[Alarm, ...]] = {}
-        for alarm in alarms:
-            key = (alarm.question, alarm.classifier)
-            calibration = self.by_key.get(key)
-            if calibration is not None and calibration.fitted_at == alarm.fitted_at:
-                found[key] = (*found.get(key, ()), alarm)
+        found: dict[tuple[str, str, str], tuple[Alarm, ...]] = {}
+        for key, calibration in self.by_words.items():
+            about = (calibration.question, calibration.classifier, calibration.fitted_at)
+            mine = tuple(a for a in alarms if (a.question, a.classifier, a.fitted_at) == about)
+            if mine:
+                found[key] = mine
         return found
+
+    def find(self, question: Question, classifier: str) -> Calibration | None:
+        """Return the calibration of these words, else the newest of others, else None."""
+        words = (question.id, classifier, question.digest)
+        return self.by_words.get(words) or self.by_key.get(words[:2])
+
+    def kept(self, calibration: Calibration) -> dict[Precision | MissRate, float | None]:
+        """Return the thresholds that keep its promises, without those that were refuted."""
+        alarms = self.alarms.get(calibration.key, ())
+        if any(alarm.kind == "drift" for alarm in alarms):
+            return {}
+        refuted = {alarm.promise for alarm in alarms}
+        return {k.promise: k.value for k in calibration.kept if k.promise not in refuted}
 
     def answer(
         self, question: Question, classification: Classification, classifier: str, *, now: datetime
     ) -> Answer:
         """Return what the classification means, marked `fresh`, `stale` or `none`."""
         score = classification.score
-        calibration = self.by_key.get((question.id, classifier))
-        alarms = self.alarms.get((question.id, classifier), ())
+        calibration = self.find(question, classifier)
+        alarms = () if calibration is None else self.alarms.get(calibration.key, ())
         drifts = question.id in self.drifting or any(a.kind == "drift" for a in alarms)
         freshness: Freshness
         interval: tuple[float, float] | None
@@ -209,9 +237,7 @@ class Calibrations:
             )
             freshness = "fresh" if current else "stale"
             # A promise is kept only as long as what it was proven on still holds.
-            refuted = {alarm.promise for alarm in alarms if alarm.kind == "risk"}
-            kept = calibration.kept if current else ()
-            thresholds = {k.promise: k.value for k in kept if k.promise not in refuted}
+            thresholds = self.kept(calibration) if current else {}
         return Answer(
             question=question.id,
             score=score,

@@ -43,22 +43,25 @@ class CalibrationFolder:
             except CalibrationError as error:
                 telemetry.log.error("calibrations unreadable, the old ones stay", error=str(error))
             else:
-                telemetry.log.info("calibrations read", count=len(self._current.by_key))
+                telemetry.log.info("calibrations read", count=len(self._current.by_words))
                 tell(self._current)
         return self._current
 
 
 def tell(calibrations: Calibrations) -> None:
     """Put into the metrics which promises are in force, and log those that are not."""
-    in_force, drifting = {}, {}
-    for key, calibration in calibrations.by_key.items():
+    in_force: dict[tuple[str, str, str], bool] = {}
+    drifting: dict[str, bool] = {}
+    for key, calibration in calibrations.by_words.items():
         alarms = calibrations.alarms.get(key, ())
         drifts = any(alarm.kind == "drift" for alarm in alarms)
-        drifting[calibration.question] = drifts
-        refuted = {alarm.promise for alarm in alarms if alarm.kind == "risk"}
+        drifting[calibration.question] = drifts or drifting.get(calibration.question, False)
+        holding = calibrations.kept(calibration)
         for kept in calibration.kept:
-            holds = kept.value is not None and kept.promise not in refuted and not drifts
-            in_force[calibration.question, calibration.classifier, str(kept.promise)] = holds
+            # Words that are about to be merged lie beside those in force: any of them may keep the promise.
+            name = (calibration.question, calibration.classifier, str(kept.promise))
+            holds = holding.get(kept.promise) is not None
+            in_force[name] = holds or in_force.get(name, False)
         for alarm in alarms:
             telemetry.log.warning(
                 "a promise is off" if alarm.kind == "risk" else "scores drift",

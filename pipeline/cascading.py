@@ -34,7 +34,7 @@ def settling(
         if policy is None:
             return False
         known = calibrations()
-        calibration = known.by_key.get((question.id, digest))
+        calibration = known.find(question, digest)
         if calibration is None:
             return False
         answer = known.answer(question, found, digest, now=now())

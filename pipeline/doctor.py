@@ -302,7 +302,7 @@ def _calibrations(
         classifier = answers(question)
         if classifier is None:
             continue
-        found = calibrations.by_key.get((question.id, classifier.digest))
+        found = calibrations.find(question, classifier.digest)
         if found is None:
             lacking.append(f"{question.id} (none)")
         elif found.question_digest != question.digest or now - found.fitted_at > MAX_AGE:

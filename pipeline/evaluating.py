@@ -186,7 +186,7 @@ def _meant(
     question: Question, column: Scores, classifier: Classifier, calibrations: Calibrations
 ) -> tuple[Vector, bool]:
     """Return what the scores mean: calibrated where a calibration fits, else the plain logistic."""
-    calibration = calibrations.by_key.get((question.id, classifier.digest))
+    calibration = calibrations.find(question, classifier.digest)
     if calibration is None or calibration.question_digest != question.digest:
         return np.array([logistic(value) for value in column.scores]), False
     return np.array([calibration.curve.at(value) for value in column.scores]), True

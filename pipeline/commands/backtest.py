@@ -79,8 +79,11 @@ def backtest(
     except (PipelineError, CalibrationError) as error:
         raise click.ClickException(str(error)) from error
     _refuse_unknown(stored, policies)
+    words = {question.id: question.digest for question in policies.questions}
     thresholds = {
-        key: {k.promise: k.value for k in c.kept} for key, c in calibrations.by_key.items()
+        key[:2]: calibrations.kept(c)
+        for key, c in calibrations.by_words.items()
+        if words.get(c.question) == c.question_digest
     }
     made = redecide(stored, policies, thresholds)
     report = account(stored, made, policies, verdicts=verdicts, minutes_a_job=minutes)

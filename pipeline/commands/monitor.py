@@ -58,7 +58,7 @@ def _look(settings: "Settings", *, dry_run: bool) -> "list[Watched]":
     from pipeline.watching import watch
 
     now = datetime.now(UTC)
-    calibrations = list(Calibrations.load(settings.calibrations).by_key.values())
+    calibrations = list(Calibrations.load(settings.calibrations).by_words.values())
     if not calibrations:
         return []
     archive = Archive(settings.archive, settings.store)

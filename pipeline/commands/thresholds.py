@@ -112,7 +112,7 @@ def _streams(settings: "Settings", since: timedelta, only: tuple[str, ...]) -> "
                 continue
             classifier = max(mine, key=lambda name: len(mine[name][0]))
             scores, probabilities, days = mine[classifier]
-            calibration = calibrations.by_key.get((question.id, classifier))
+            calibration = calibrations.find(question, classifier)
             if calibration is not None and calibration.question_digest != question.digest:
                 calibration = None
             labels = scores_of(answers, question.id, question.digest, policy.version, classifier)

@@ -1,5 +1,6 @@
 """Calibration: what is fitted, stored, read and applied."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,6 +154,22 @@ def test_a_finding_is_fresh_stale_or_none(tmp_path: Path) -> None:
     other = Calibrations.of([now]).answer(QUESTION, answered, "sha256:other", now=NOW)
     assert (other.calibration, other.interval) == ("none", None)
     assert other.probability == pytest.approx(logistic(1.0))
+
+
+def test_calibrations_of_old_and_new_words_lie_side_by_side(tmp_path: Path) -> None:
+    """A fit for words that are about to be merged leaves the one in force alone: both wordings are fresh."""
+    found = fit(*stream(300, 1)[:2])
+    fixed = replace(QUESTION, forbidden=(Forbidden(id="W1", text="Sells one."),))
+    for calibration in (stored(found), stored(found, digest=fixed.digest)):
+        (tmp_path / calibration.file_name).write_text(calibration.model_dump_json())
+
+    both = Calibrations.load(tmp_path)
+
+    answered = Classification(question="weapons", score=1.0)
+    for question in (QUESTION, fixed):
+        answer = both.answer(question, answered, "sha256:model", now=NOW)
+        assert answer.calibration == "fresh"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_broken_calibration_file_is_named(tmp_path: Path) -> None:
