@@ -458,6 +458,12 @@ def _audited(
     event: UploadEvent,
 ) -> Review | None:
     """Return the ticket with what a person is to see by lot: a share of what passed, and of what acted."""
+    known = policies.remembered.get("audits")
+    if known is None:
+        known = any(p.audit.passed or p.audit.acted for p in policies)
+        policies.remembered["audits"] = known
+    if not known:
+        return review
     alone = [j for j in judgements if j.review is None]
     chances = drawn(
         event.content_id,

@@ -45,9 +45,9 @@ def watch(
             if kept.value is not None:
                 old = known.get((*_key(calibration), kept.promise))
                 found.append(_risk(calibration, kept.promise, mine, old, now))
-        then, lately = scores.get((calibration.question, calibration.classifier), ((), ()))
-        if len(then):
-            found.append(_drift(calibration, then, lately, now))
+        both = scores.get((calibration.question, calibration.classifier))
+        if both is not None and len(both[0]):
+            found.append(_drift(calibration, *both, now=now))
     return found
 
 
@@ -115,7 +115,7 @@ def _violates(answer: Answered) -> bool:
     return answer.first if answer.final is None else answer.final
 
 
-def _drift(calibration: Calibration, then: Vector, lately: Vector, now: datetime) -> Watched:
+def _drift(calibration: Calibration, then: Vector, lately: Vector, *, now: datetime) -> Watched:
     index = drift(then, lately)
     alarm = None
     if index > DRIFT_LIMIT:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.archive import Archive
 from pipeline.cli import main
 from pipeline.config import Store
-from pipeline.planning import Stream, plan, yaml_of
+from pipeline.planning import Plan, Stream, plan, yaml_of
 from tests.pipeline.test_answered import fill, shell
 
 
@@ -28,10 +28,14 @@ def stream(name: str, count: int = 20_000) -> Stream:
 def test_hours_buy_the_least_miss_rate_that_they_can() -> None:
     """Enough hours give what is wanted; half of them give more misses, shared by all questions, within the hours."""
     streams = [stream("arms"), stream("beer")]
-    wanted = {"miss_rate": 0.02, "precision": 0.99, "confidence": 0.95, "minutes": 1.0}
 
-    rich = plan(streams, hours=10_000, **wanted)
-    poor = plan(streams, hours=rich.hours / 2, **wanted)
+    def with_hours(hours: float) -> Plan:
+        return plan(
+            streams, hours=hours, miss_rate=0.02, precision=0.99, confidence=0.95, minutes=1
+        )
+
+    rich = with_hours(10_000)
+    poor = with_hours(rich.hours / 2)
 
     assert rich.miss_rate == 0.02
     assert all(0.015 < point.missed <= 0.021 for point in rich.points.values())
