@@ -98,6 +98,7 @@ _VERDICT: Final = pa.schema(
         pa.field("verdict_id", pa.string()),
         pa.field("job_id", pa.string()),
         pa.field("decision_id", pa.string()),
+        pa.field("content_id", pa.string()),
         pa.field("reviewer", pa.string()),
         pa.field("part", pa.string()),
         pa.field("answers", pa.list_(_ANSWER)),
@@ -124,6 +125,8 @@ def row_of(record: Record) -> dict[str, Any] | None:
             row = _decision(Decision.model_validate_json(record.value or b""))
         else:
             row = _verdict(Verdict.model_validate_json(record.value or b""))
+            # A verdict names its decision; whose content it is about says its key.
+            row["content_id"] = None if record.key is None else record.key.decode(errors="replace")
     except ValidationError:
         return None
     return {"partition": record.partition, "offset": record.offset, **row}

@@ -2,8 +2,10 @@
 
 1. `poll`: read records and keep them until there are enough, or the oldest has waited long enough.
 2. `write`: one file for each partition and day, durable before anything else happens.
-3. `forget`: what a process that died wrote behind the committed position goes; the new files hold it.
-4. `commit`: the positions. If the process dies before that, the records are read and written again.
+3. `erase`: what was erased meanwhile. Whoever erases looks at the files after telling Kafka, we look at Kafka after
+   writing the files, so that one of the two erases whatever is written at that moment.
+4. `forget`: what a process that died wrote behind the committed position goes; the new files hold it.
+5. `commit`: the positions. If the process dies before that, the records are read and written again.
 """
 
 import threading
@@ -16,7 +18,11 @@ from typing import Any, Final
 from pipeline import telemetry
 from pipeline.archive import Archive, ArchiveFile, table_of
 from pipeline.archived_rows import SCHEMAS, day_of, row_of
-from pipeline.errors import AbortedError
+from pipeline.config import Settings
+from pipeline.erasing import apply
+from pipeline.errors import AbortedError, KafkaError, PipelineError
+from pipeline.kafka import Member
+from pipeline.legal import Erasures, known
 from pipeline.records import Link, Mark, Partition, Record
 
 #: The consumer group's name, behind that of the pipeline.
@@ -36,6 +42,8 @@ class Archiving:
     most: int = 20_000
     wait_s: float = 60.0
     clock: Callable[[], float] = time.time
+    #: What is erased by now.
+    erasures: Callable[[], Erasures] = Erasures
     _kept: dict[Partition, list[Record]] = field(default_factory=dict)
     _since_s: float = 0.0
     _begun: set[Partition] = field(default_factory=set)
@@ -82,8 +90,15 @@ class Archiving:
         """Write what is in memory, and only then commit its positions."""
         if not self._kept or not self.link.may_commit():
             return
+        files = {place: write_batch(self.archive, records) for place, records in self._kept.items()}
+        try:
+            apply(self.archive, self.erasures(), [file for some in files.values() for file in some])
+        except KafkaError as error:
+            # Nothing is committed before it is known what is erased; the same files are written again.
+            self._pause(error)
+            return
         for place, records in self._kept.items():
-            written = write_batch(self.archive, records)
+            written = files[place]
             if place not in self._begun:
                 self.archive.forget(place, records[0].offset, keep=written)
                 self._begun.add(place)
@@ -103,10 +118,16 @@ class Archiving:
         # Whoever holds the first partition of the decisions does it, so that two never do.
         if Partition(next(iter(SCHEMAS)), 0) in self.link.held():
             today = datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%d")
-            for topic in SCHEMAS:
-                self.archive.compact(topic, before_day=today)
+            made = sum(self.archive.compact(topic, before_day=today) for topic in SCHEMAS)
+            if made:
+                # What was erased while it was read for this was read before.
+                try:
+                    apply(self.archive, self.erasures())
+                except KafkaError as error:
+                    self._compact_at_s = 0.0
+                    self._pause(error)
 
-    def _pause(self, error: AbortedError) -> None:
+    def _pause(self, error: PipelineError) -> None:
         self._aborts += 1
         telemetry.log.warning("the archive waits for Kafka", error=str(error))
         time.sleep(min(0.1 * 2**self._aborts, _MAX_BACKOFF_S))
@@ -139,8 +160,14 @@ def write_batch(archive: Archive, records: list[Record]) -> list[ArchiveFile]:
     return written
 
 
-def rebuild(archive: Archive, records: Iterable[Record], *, most: int = 20_000) -> int:
-    """Write the archive anew from these records, and return how many there were.
+def rebuild(
+    archive: Archive,
+    records: Iterable[Record],
+    *,
+    most: int = 20_000,
+    erasures: Callable[[], Erasures] = Erasures,
+) -> int:
+    """Write the archive anew from these records, erase again what was erased, and return how many records there were.
 
     Files from before the first record of a partition stay: Kafka forgets by retention, the archive does not.
     """
@@ -161,4 +188,29 @@ def rebuild(archive: Archive, records: Iterable[Record], *, most: int = 20_000) 
         written += write_batch(archive, batch)
     for place, offset in first.items():
         archive.forget(place, offset, last=last[place], keep=written)
+    apply(archive, erasures())
     return count
+
+
+def run_archive(settings: Settings, stop: threading.Event) -> None:
+    """Archive decisions and verdicts until told to stop.
+
+    Raises:
+        PipelineError: it cannot run as configured.
+    """
+    link = Member(
+        settings.kafka,
+        list(SCHEMAS),
+        group=f"{settings.kafka.group}-{GROUP}",
+        instance=settings.instance,
+    )
+    telemetry.log.info("running", archive=settings.archive)
+    try:
+        Archiving(
+            link=link,
+            archive=Archive(settings.archive, settings.store),
+            erasures=lambda: known(settings.kafka).erasures(),
+        ).run(stop)
+    finally:
+        link.close()
+    telemetry.log.info("stopped")

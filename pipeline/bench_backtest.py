@@ -91,7 +91,7 @@ def measure(
             advance("compared", done + 1, len(rows))
         part = _only(stored, rows)
         whole = redecide(part, new, thresholds)
-        found = {}
+        found: dict[str, int] = {}
         for feature, without in features():
             advance(f"without {feature}", len(found), FEATURES)
             less = write_policies(root / f"without-{len(found)}", without)

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "send": ("pipeline.commands.send", "Send files and captions as uploads."),
     "reconcile": ("pipeline.commands.reconcile", "Count uploads against outcomes."),
     "archive": ("pipeline.commands.archive", "Keep decisions in Parquet files, and query them."),
+    "legal-hold": ("pipeline.commands.legal_hold", "Keep a content from being erased."),
 }
 
 

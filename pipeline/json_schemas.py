@@ -20,6 +20,7 @@ KINDS: Final[Mapping[str, type[BaseModel]]] = {
     "verdict": messages.Verdict,
     "appeal": messages.Appeal,
     "review": messages.ReviewEvent,
+    "legal": messages.LegalEvent,
 }
 
 

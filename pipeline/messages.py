@@ -320,6 +320,21 @@ class ReviewEvent(_Door):
     answers: tuple[VerdictAnswer, ...] = ()  # golden: the right ones
 
 
+class LegalEvent(_Door):
+    """An erasure, or a legal hold on a content and its release; the topic keeps all of them for ever."""
+
+    event_id: Id
+    #: erase, hold, release; an unknown one changes nothing
+    kind: str
+    #: Whom an erasure names; a hold and its release name one content.
+    author_id: Id | None = None
+    content_ids: tuple[Id, ...] = ()
+    reason: str
+    by: Id
+    at: Time  # what was decided later is no part of an erasure
+    until: Time | None = None  # hold: when it ends by itself
+
+
 def text_digest(text: str) -> str | None:
     """Return `sha256:…` of a caption, or None where there is none."""
     return (

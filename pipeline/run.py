@@ -31,7 +31,7 @@ from policies.reload import PolicyFolder
 from workers.pool import RayPool
 from workers.upload import Pool
 
-Part = Literal["uploads", "escalate"]
+Part = Literal["uploads", "escalate", "archive"]
 #: What runs beside the upload consumer, and the module that holds it.
 BESIDE: Final[Mapping[Part, str]] = {"escalate": "pipeline.escalate"}
 #: How long a child may take to finish what it has in hand.
@@ -81,6 +81,13 @@ def run(settings: Settings, *, only: Part | None = None) -> int:
         if settings_log.metrics_port is not None:
             telemetry.serve(settings_log.metrics_port)
         run_escalate(settings, stop)
+        return 0
+    if only == "archive":
+        from pipeline.archiving import run_archive
+
+        if settings_log.metrics_port is not None:
+            telemetry.serve(settings_log.metrics_port)
+        run_archive(settings, stop)
         return 0
     children = [] if only else _start_beside(settings)
     try:

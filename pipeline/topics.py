@@ -29,6 +29,8 @@ _INTAKE_DAYS: Final = 14
 
 _COMPACTED: Final = frozenset({POLICIES, PEOPLE})
 _INTAKE: Final = frozenset({UPLOADS, RESCORE})
+#: A legal hold must outlive every retention, and an erasure all that it erased.
+_FOR_EVER: Final = frozenset({LEGAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,8 @@ def _topic(name: str, settings: Kafka) -> Topic:
     }
     if name in _COMPACTED:
         options["cleanup.policy"] = "compact"
+    elif name in _FOR_EVER:
+        options["retention.ms"] = "-1"
     else:
         days = _INTAKE_DAYS if name in _INTAKE else settings.retention_days
         options["retention.ms"] = str(days * _DAY_MS)
@@ -128,5 +132,5 @@ def _unequal(partitions: Mapping[str, int]) -> list[Problem]:
 def _meets(key: str, have: str | None, wanted: str) -> bool:
     if key in {"max.message.bytes", "retention.ms"}:
         # Larger is fine, and -1 keeps for ever.
-        return have is not None and (int(have) >= int(wanted) or int(have) == -1)
+        return have is not None and (int(have) >= int(wanted) > -1 or int(have) == -1)
     return have == wanted

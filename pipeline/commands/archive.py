@@ -1,11 +1,13 @@
 """`weir archive`: every decision and verdict in Parquet files; written, asked, exported, made anew."""
 
+import getpass
 import json
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,20 +42,15 @@ def _opened() -> "Iterator[tuple[Settings, Archive]]":
 @command.command()
 def run() -> None:
     """Archive decisions and verdicts as they come, until a signal stops it."""
-    from pipeline.archived_rows import SCHEMAS
-    from pipeline.archiving import GROUP, Archiving
-    from pipeline.kafka import Member
+    from pipeline.archiving import run_archive
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with _opened() as (settings, archive):
-        group = f"{settings.kafka.group}-{GROUP}"
-        link = Member(settings.kafka, list(SCHEMAS), group=group, instance=settings.instance)
-        try:
-            Archiving(link=link, archive=archive).run(stop)
-        finally:
-            link.close()
+    try:
+        run_archive(Settings(), stop)
+    except PipelineError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @command.command()
@@ -103,14 +100,49 @@ def export(target: Path, sql: str) -> None:
 
 @command.command()
 def rebuild() -> None:
-    """Write the archive anew from what Kafka still has; files from before that stay."""
-    from pipeline import archiving
+    """Write the archive anew from what Kafka still has; files from before that stay, and so do erasures."""
+    from pipeline import archiving, legal
     from pipeline.archived_rows import SCHEMAS
     from pipeline.kafka import read
 
     with _opened() as (settings, archive):
-        count = archiving.rebuild(archive, read(settings.kafka, list(SCHEMAS)))
+        count = archiving.rebuild(
+            archive,
+            read(settings.kafka, list(SCHEMAS)),
+            erasures=lambda: legal.known(settings.kafka).erasures(),
+        )
     click.echo(f"{count} records archived in {settings.archive}")
+
+
+@command.command()
+@click.option("--content", help="Id of the content.")
+@click.option("--author", help="Id of the author: everything of theirs.")
+@click.option("--reason", required=True, help="Why, like the number of the request.")
+@click.option("--by", default=getpass.getuser, show_default="who runs this", help="Who says so.")
+def erase(*, content: str | None, author: str | None, reason: str, by: str) -> None:
+    """Erase the personal fields of a content, or of all contents of an author; the chain of decisions stays readable.
+
+    The erasure is an event on Kafka, so that a rebuild erases again. What is under a legal hold is not erased: then
+    nothing is, and the exit code is 1. Kafka itself forgets by its topics' retention.
+    """
+    from pipeline import erasing, legal
+
+    if (content is None) == (author is None):
+        raise click.UsageError("name one of --content and --author")
+    with _opened() as (settings, archive):
+        now = datetime.now(UTC)
+        state = legal.known(settings.kafka)
+        contents = [content] if content else erasing.contents_of(archive, author or "")
+        held = state.held(now)
+        if under := [name for name in contents if name in held]:
+            raise click.ClickException(
+                f"nothing was erased: {', '.join(under)} is under a legal hold "
+                f"({held[under[0]].reason}); `weir legal-hold release` ends it"
+            )
+        events = list(legal.erasing(contents, author=author, reason=reason, by=by, now=now))
+        legal.write(settings.kafka, events)
+        count = erasing.apply(archive, legal.Legal(events=(*state.events, *events)).erasures())
+    click.echo(f"{len(contents)} contents; {count} records in {settings.archive} erased now")
 
 
 def _print_table(reader: Any) -> None:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice(["uploads", "escalate"]),
-    help="Run one part alone: `uploads` decides, `escalate` keeps the review queue.",
+    type=click.Choice(["uploads", "escalate", "archive"]),
+    help="Run one part alone: `uploads` decides, `escalate` keeps the review queue, `archive` writes Parquet files.",
 )
 def command(*, only: "Part | None") -> None:
     """Run the pipeline against the configured services, until a signal stops it.
