@@ -28,6 +28,8 @@ def settling(
     calibrations: Callable[[], Calibrations], policies: PolicySet, now: Callable[[], datetime]
 ) -> Settle:
     """Return the function that says whether a classifier's answer to a question is enough."""
+    # Merging a policy's rules takes longer than all the rest.
+    merged: dict[str, list[Rule]] = {}
 
     def settles(question: Question, found: Classification, digest: str) -> bool:
         policy = policies.by_name.get(question.policy)
@@ -38,9 +40,12 @@ def settling(
         if calibration is None:
             return False
         answer = known.answer(question, found, digest, now=now())
-        rules = [
-            policy.rule_under(question.clause, override) for override in (None, *policy.overrides)
-        ]
+        rules = merged.get(question.id)
+        if rules is None:
+            rules = merged[question.id] = [
+                policy.rule_under(question.clause, override)
+                for override in (None, *policy.overrides)
+            ]
         return clear(answer, rules, rare=rare(calibration))
 
     return settles
