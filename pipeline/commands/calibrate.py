@@ -277,5 +277,6 @@ def _table(found: "Sequence[Calibrated]", target: Path | None) -> None:
 def _promise(kept: Any) -> str:
     named = f"{'act' if hasattr(kept.promise, 'precision') else 'review'}"
     if kept.value is not None:
-        return f"{named} from {kept.value:.3f}"
+        doubt = f" (on single answers, wrong in up to {kept.reviewer_error:.0%})"
+        return f"{named} from {kept.value:.3f}{doubt if kept.reviewer_error else ''}"
     return f"{named}: {kept.labels_needed} more labels needed ({kept.kind})"
