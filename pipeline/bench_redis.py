@@ -1,6 +1,7 @@
 """A Redis of the bench's own, which it may kill and start again empty."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -10,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+
+from pipeline.processes import die_with_parent
 
 
 @dataclass(slots=True)
@@ -36,7 +39,11 @@ class OwnRedis:
             *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)),
             *("--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"),
         ]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=_leash,  # noqa: PLW1509 -- it calls the kernel and nothing else
+        )
         _await(self.port, self._process)
 
     def kill(self) -> None:
@@ -63,6 +70,10 @@ def own_redis() -> Iterator[OwnRedis]:
             yield own
         finally:
             own.kill()
+
+
+def _leash() -> None:
+    die_with_parent(signal.SIGKILL)
 
 
 def _program() -> str:
