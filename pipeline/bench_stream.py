@@ -151,8 +151,11 @@ def rate_of(records: Sequence[Record]) -> float:
     times = sorted(record.timestamp_s for record in records)
     skipped = min(_WARM, len(times) // 5)
     times = times[skipped:]
-    took_s = times[-1] - times[0] if times else 0.0
-    return (len(times) - 1) / took_s if took_s > 0 else 0.0
+    if not times:
+        return 0.0
+    # Records of one commit bear one time: those of the first were made before the clock started.
+    took_s = times[-1] - times[0]
+    return sum(time_s > times[0] for time_s in times) / took_s if took_s > 0 else 0.0
 
 
 def source(record: Record) -> bytes:

@@ -53,6 +53,8 @@ def command(*, uploads: int, bundled: bool, sleeping: str, threads: int, as_json
                     say=lambda what: click.echo(f"… {what}", err=True),
                 )
             )
+        one = found[-1]
+        click.echo(f"… {one.classifier}: {one.ratio:.1%} of the bare loop", err=True)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found], indent=1))
     else:
