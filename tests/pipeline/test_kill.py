@@ -244,7 +244,7 @@ class Scene:
                 before, same_since = found.total(), time.monotonic()
             quiet_s = time.monotonic() - same_since
             # The last ones may be decided twice a moment later, so even a full count is watched for a while.
-            if quiet_s > (5 if len(found) == self.total else 25) or time.monotonic() > deadline:
+            if quiet_s > (4 if len(found) == self.total else 12) or time.monotonic() > deadline:
                 return found
             time.sleep(0.5)
 
