@@ -6,12 +6,13 @@ bands are held against the group's column of probabilities.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.caps import capped
 from pipeline.decide import INTAKE, questions_for, regions
 from pipeline.lottery import lot
 from pipeline.messages import Context, MediaRef, UploadEvent
@@ -20,6 +21,9 @@ from policies.question import Question
 from policies.schema import Action, MissRate, Policy, PolicySet, Precision, Rule, Status
 
 _BY_RANK: Final = {action.rank: action for action in Action}
+_DAY_US: Final = 86_400_000_000
+#: What `outcome` says of a question that acted.
+_ACTED: Final = 2
 #: (question id, classifier digest) -> the thresholds that keep promises.
 Thresholds = Mapping[tuple[str, str], Mapping[Precision | MissRate, float | None]]
 
@@ -66,6 +70,36 @@ class _Judged:
 
 def redecide(stored: Stored, policies: PolicySet, thresholds: Thresholds) -> Redecided:
     """Return what these policies decide on the stored answers; equal to `decide`, row by row."""
+    shares = _Shares.of(stored, policies)
+    made = _redecided(stored, policies, thresholds, shares)
+    spent = _spent(stored, policies, made)
+    if not spent:
+        return made
+    return _redecided(stored, policies, thresholds, replace(shares, spent=spent))
+
+
+def _spent(stored: Stored, policies: PolicySet, made: Redecided) -> dict[str, Flags]:
+    """Return of each policy with a cap for which contents it had acted often enough that day (UTC) before."""
+    asked = questions(policies)
+    found = {}
+    order = np.argsort(stored.decided_us, kind="stable")
+    day = stored.decided_us[order] // _DAY_US
+    for name, cap in capped(policies).items():
+        own = np.array([policy.policy == name for policy, _ in asked], bool)
+        # Until the cap it acts as if there were none, and what comes after does not count.
+        acts = (made.outcome[order][:, own] == _ACTED).any(axis=1)
+        before = np.cumsum(acts) - acts
+        _, first, number = np.unique(day, return_index=True, return_inverse=True)
+        over = before - before[first][number] >= cap
+        if over.any():
+            found[name] = np.zeros(len(order), bool)
+            found[name][order] = over
+    return found
+
+
+def _redecided(
+    stored: Stored, policies: PolicySet, thresholds: Thresholds, shares: "_Shares"
+) -> Redecided:
     count = len(stored.group)
     asked = questions(policies)
     made = Redecided(
@@ -75,7 +109,6 @@ def redecide(stored: Stored, policies: PolicySet, thresholds: Thresholds) -> Red
         queue_names=[],
         outcome=np.zeros((count, len(asked)), np.int8),
     )
-    shares = _Shares.of(stored, policies)
     order = np.argsort(stored.group, kind="stable")
     edges = np.searchsorted(stored.group[order], np.arange(len(stored.groups) + 1))
     for number in range(len(stored.groups)):
@@ -94,6 +127,8 @@ class _Shares:
     rollout: Mapping[str, Flags]
     #: Each content's lot for audits; None where no policy has any.
     lots: Numbers | None
+    #: Policy -> the contents for which its cap of the day is spent.
+    spent: Mapping[str, Flags] = field(default_factory=dict)
 
     @classmethod
     def of(cls, stored: Stored, policies: PolicySet) -> "_Shares":
@@ -191,6 +226,9 @@ class _Group:
         # A comparison with what is no number is false: no threshold, no act.
         sure = live & (p >= act_at)
         acts = sure & may
+        spent = self._shares.spent.get(policy.policy)
+        if spent is not None:
+            acts &= ~spent[self._rows]
         seen = live & ~acts & ((p >= review_at) | sure)
         rank = np.where(acts, rule.action.rank, np.where(seen, rule.meanwhile.rank, 0))
         if rule.action is Action.HOLD:

@@ -226,6 +226,7 @@ def _only(stored: Stored, rows: NDArray[Any]) -> Stored:
         shown=of(stored.shown),
         ranks=stored.ranks[rows],
         queues=of(stored.queues),
+        decided_us=stored.decided_us[rows],
         group=stored.group[rows],
         probability=stored.probability[rows],
         whole=stored.whole[rows],

@@ -108,9 +108,11 @@ def decide(
     now: datetime,
     uncovered: Collection[str] = (),
     text_found: bool = False,
+    spent: Collection[str] = (),
 ) -> Decision:
     """Return the strictest action that any live question asks for, and every question's finding.
 
+    `spent` names the policies that have acted as often today as their `daily_cap` allows: a person decides instead.
     `uncovered` names the policies that no configured classifier can judge; `text_found` says that text was read from
     the media, which questions about captions are then asked of.
     """
@@ -122,16 +124,16 @@ def decide(
     live = [(p, q) for p, q in asked if p.status is Status.LIVE and p.acts_on(event.content_id)]
     # Silence is not consent: a live question without an answer falls to its policy's `when_unavailable`.
     silent = [policy for policy, question in live if question.id not in by_question]
-    everywhere = _judge_all(live, by_question, context, None, origin.content.language)
+    language = origin.content.language
+    everywhere = _judge_all(live, by_question, context, None, language, spent)
     regional = {}
     abroad: list[Judgement] = []
     for region in regions(event, policies):
         # Only what names the region can differ there.
         named = [(p, q) for p, q in live if region in p.regions]
         here = {policy.policy for policy, _ in named}
-        there = _judge_all(
-            named, by_question, {**context, "region": region}, region, origin.content.language
-        )
+        circumstances = {**context, "region": region}
+        there = _judge_all(named, by_question, circumstances, region, language, spent)
         same = [j for j in everywhere if j.question.policy not in here]
         regional[region] = strictest([*there, *same], silent)
         abroad += there
@@ -314,9 +316,17 @@ def _judge_all(
     context: Mapping[str, Any],
     region: str | None,
     language: str | None,
+    spent: Collection[str],
 ) -> list[Judgement]:
     return [
-        judge(policy, question, answers[question.id], context, language=language)
+        judge(
+            policy,
+            question,
+            answers[question.id],
+            context,
+            language=language,
+            spent=policy.policy in spent,
+        )
         for policy, question in asked
         if question.id in answers and policy.binds(question.clause, region)
     ]
@@ -329,8 +339,9 @@ def judge(
     context: Mapping[str, Any],
     *,
     language: str | None,
+    spent: bool = False,
 ) -> Judgement:
-    """Return what one answered question asks for in this context."""
+    """Return what one answered question asks for in this context; a policy that is `spent` acts no more today."""
     rule = policy.rule(question.clause, context)
     # A promise that no threshold keeps (yet): nobody acts on it, and a person sees all that might violate.
     act_at = _threshold(rule.act_at, answer)
@@ -351,7 +362,8 @@ def judge(
     trusted = answer.calibration == "fresh" or rule.acts_uncalibrated
     # Read whole, the picture would pass: what one of its tiles alone shows, a person decides.
     at_odds = answer.whole is not None and answer.whole < review_at <= answer.probability
-    if enough and tested and trusted and not rule.approval and not at_odds:
+    may_act = enough and tested and trusted and not rule.approval and not at_odds
+    if may_act and not spent:
         # A hold always has an exit.
         seen: ReviewReason | None = "band" if rule.action is Action.HOLD else None
         return Judgement(
@@ -367,7 +379,7 @@ def judge(
         rule=rule,
         action=rule.meanwhile,
         acts=False,
-        review="disagreement" if at_odds else "band",
+        review="disagreement" if at_odds else "cap" if may_act else "band",
         probability=probability,
     )
 

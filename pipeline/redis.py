@@ -694,6 +694,16 @@ class Shelf:
             pipe.incr(_SHELF + name)
             return int(pipe.execute()[1])
 
+    def tally(self, name: str, more: int, *, for_s: int) -> int | None:
+        """Add to the count of this name and return it; None: Redis is away, and nothing was added."""
+        try:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.incrby(_SHELF + name, more)
+                pipe.expire(_SHELF + name, for_s)
+                return int(pipe.execute()[0])
+        except RedisError:
+            return None
+
     def several(self, prefix: str, names: Iterable[str]) -> dict[str, str]:
         """Return the texts of these names, as far as there are any, by what follows the prefix."""
         wanted = list(names)

@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 from pipeline import telemetry
 from pipeline.calibration_folder import CalibrationFolder
+from pipeline.caps import Caps
 from pipeline.config import Settings, environment
 from pipeline.errors import PipelineError
 from pipeline.kafka import Member, Topics
@@ -24,6 +25,7 @@ from pipeline.messages import RESCORE, UPLOADS
 from pipeline.pooling import open_pool
 from pipeline.processes import die_with_parent
 from pipeline.records import Link
+from pipeline.redis import Shelf
 from pipeline.stream import Limits, Stream
 from pipeline.topics import plan
 from pipeline.watchdog import Watchdog
@@ -125,6 +127,7 @@ def run_uploads(
             fetch_deadline_s=settings.media.fetch_deadline_s,
             max_rescores=settings.stream.max_rescores,
         ),
+        caps=Caps(counts=Shelf(settings.redis.url.get_secret_value())),
     )
     if settings.telemetry.metrics_port is not None:
         telemetry.serve(settings.telemetry.metrics_port)

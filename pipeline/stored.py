@@ -38,6 +38,7 @@ _ROW: Final = (
     "text",
     "action",
     "queue",
+    "decided_at",
 )
 _FINDING: Final = (
     "question",
@@ -47,7 +48,7 @@ _FINDING: Final = (
     "calibration",
     "answered_by",
 )
-_WHICH: Final = ("decided_by", "fault", "decided_at")
+_WHICH: Final = ("decided_by", "fault")
 
 
 def selected(archive: Archive, *, since: datetime) -> Iterator[Any]:
@@ -100,6 +101,8 @@ class Stored:
     shown: Coded
     ranks: NDArray[np.int8]
     queues: Coded
+    #: When each was decided, in microseconds since the epoch.
+    decided_us: NDArray[np.int64]
     #: Of each row, which of `groups` it belongs to.
     group: Codes
     #: Circumstances that the rules tell apart.
@@ -157,6 +160,7 @@ def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
     place = {question.id: n for n, (_, question) in enumerate(asked)}
     coding = {name: _Coding() for name in _CODED}
     ids: dict[str, list[Any]] = {"decision_id": [], "content_id": []}
+    moments: list[Any] = []
     classifiers: dict[str, int] = {}
     digests: dict[str, set[str]] = {}
     found: list[tuple[Numbers, Numbers, Flags, Codes]] = []
@@ -164,9 +168,10 @@ def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
     for table in tables:
         for name, column in ids.items():
             column.append(table[name].combine_chunks())
+        moments.append(table["decided_at"].cast(pa.int64()).to_numpy())
         found.append(_findings(table, place, classifiers, digests))
         # Where a question about captions was answered, there was text, if only in the pictures.
-        read_text = ~np.isnan(found[-1][0][:, of_captions]).all(axis=1)
+        read_text = np.asarray(~np.isnan(found[-1][0][:, of_captions]).all(axis=1), bool)
         for name, values in _repeating(table, keys, read_text=read_text).items():
             coding[name].add(values)
     width = len(asked)
@@ -183,6 +188,7 @@ def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
         shown=coding["shown"].coded(lambda s: None if s is None else tuple(json.loads(s))),
         ranks=np.array(ranks.values, np.int8)[ranks.codes],
         queues=coding["queue"].coded(),
+        decided_us=np.concatenate([np.empty(0, np.int64), *moments]),
         group=group,
         groups=groups,
         probability=np.concatenate(parts[0]),

@@ -24,6 +24,7 @@ from typing import Final
 from pipeline import telemetry
 from pipeline.away import Away
 from pipeline.calibration import Calibrations
+from pipeline.caps import Caps
 from pipeline.cascading import settling
 from pipeline.checkpoint import Checkpoint, Note
 from pipeline.decide import decide, for_people, hold, questions_for, with_doubts
@@ -125,6 +126,7 @@ class Stream:
         *,
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.time,
+        caps: Caps | None = None,
     ) -> None:
         self._link = link
         self._pool = pool
@@ -146,6 +148,7 @@ class Stream:
         self._published: set[str] = set()
         self._unpublished: dict[str, PolicySet] = {}
         self._coverage: dict[str, _Coverage] = {}
+        self._caps = caps or Caps()
 
     def run(self, stop: threading.Event) -> None:
         """Work until told to stop, then leave in good order: unfinished work is read again by whoever comes next."""
@@ -270,6 +273,8 @@ class Stream:
             self._link.commit(outgoing, due.marks)
         self._aborts = 0
         self._checkpoint.settle(due)
+        for outcome in due.results:
+            self._caps.settle(outcome.record.place, outcome.record.offset)
         self._published.update(self._unpublished)
         self._unpublished.clear()
         self._seen(due.results)
@@ -456,7 +461,9 @@ class Stream:
             now=now,
             uncovered=job.coverage.uncovered,
             text_found=bool(judged.text_in_image),
+            spent=self._caps.spent(job.policies, now),
         )
+        self._caps.reserve(job.record.place, job.record.offset, decision)
         spoken = [f.question for f in decision.findings if f.outcome != "none"]
         if spoken and self._limits.rationale_wait_s > 0:
             job.decision = decision
@@ -487,6 +494,7 @@ class Stream:
     def _forget(self, partition: Partition) -> None:
         """Drop everything that is in work on a partition; none of it is committed."""
         self._checkpoint.drop(partition)
+        self._caps.drop(partition)
         self._pending.pop(partition, None)
         gone = [key for key, job in self._jobs.items() if job.record.place == partition]
         for key in gone:

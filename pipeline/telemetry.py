@@ -85,6 +85,12 @@ POLICY_ERRORS: Final = Counter(
     "Policy files that could not be read; the old set stayed in force.",
     registry=REGISTRY,
 )
+POLICY_CAPPED: Final = Gauge(
+    "weir_policy_capped",
+    "1 for a policy that has acted as often today as its daily_cap allows.",
+    ["policy"],
+    registry=REGISTRY,
+)
 ACTOR_RESTARTS: Final = Counter(
     "weir_actor_restarts_total", "Workers that died or were replaced.", registry=REGISTRY
 )
@@ -276,6 +282,17 @@ def policy_error(error: Exception) -> None:
     """Count and log a policy folder that could not be read; the old set stays in force."""
     POLICY_ERRORS.inc()
     log.error("policies unreadable, the old set stays in force", error=str(error))
+
+
+def capped(policy: str, cap: int) -> None:
+    """Raise the alarm: a policy has acted as often today as it may, and people decide from now on."""
+    POLICY_CAPPED.labels(policy).set(1)
+    log.error("daily cap reached: people decide until tomorrow", policy=policy, daily_cap=cap)
+
+
+def uncapped(policy: str) -> None:
+    """End the alarm: a new day has begun."""
+    POLICY_CAPPED.labels(policy).set(0)
 
 
 def actor_restarts(total: int) -> None:
