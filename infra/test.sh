@@ -58,7 +58,7 @@ step "ruff format" ruff format --check .
 step "mypy" mypy
 step "import contracts" lint-imports
 step "docstrings" interrogate --quiet tests
-step "tests" python -m pytest --numprocesses 2 --dist loadfile "$@"
+step "tests" python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 5 "$@"
 
 printf '\n%s\n' "${timings[@]}"
 printf 'all in %d s\n' "$SECONDS"

@@ -22,6 +22,15 @@ from pipeline.topics import plan
 #: A real Kafka that starts by one script, where it lies beside the checkout.
 SHARED_KAFKA = Path(__file__).resolve().parents[2] / "shared" / "kafka" / "cluster.py"
 
+#: Files that take longest: begun first, so that at the end no process waits for another.
+LONGEST = ("test_kill.py", "test_readme.py", "test_end_to_end.py", "test_two_hundred_items.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all others stay where they are."""
+    places = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
