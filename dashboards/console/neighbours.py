@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline.desk import Desk
 from pipeline.messages import Decision
 from pipeline.redis import Entry, Shelf
+from pipeline.review import Person, open_to
 
 #: How many are remembered for one medium and one author, how many of them are shown, and for how long.
 _KEPT: Final = 30
@@ -32,55 +33,80 @@ class Neighbours:
         self._desk = desk
         self._shelf = shelf
 
-    def of(self, entry: Entry, *, hidden: bool) -> dict[str, list[dict[str, Any]]]:
-        """Return what stands beside a job, and remember the job; `hidden` leaves out what no person decided."""
-        if entry.ticket is None or self._sealed(entry.queue):
+    def of(self, entry: Entry, person: Person, *, hidden: bool) -> dict[str, list[dict[str, Any]]]:
+        """Return what stands beside a job that this person may see, and remember the job.
+
+        `hidden` leaves out what no person decided.
+        """
+        if entry.ticket is None or entry.part == "golden":
+            return {"similar": [], "author_before": []}
+        if self._sealed(entry.queue):
+            self.forget(entry.job_id)
             return {"similar": [], "author_before": []}
         decision = entry.ticket.decision
         alike = [f"alike:{digest}" for digest in decision.content.media]
         author = [f"author:{decision.author_id}"] if decision.author_id else []
-        golden = entry.part == "golden"
         found = {
-            "similar": [] if golden else self._shown(entry, alike, hidden=hidden),
-            "author_before": [] if golden else self._shown(entry, author, hidden=hidden),
+            "similar": self._shown(entry, person, alike, hidden=hidden),
+            "author_before": self._shown(entry, person, author, hidden=hidden),
         }
-        if not golden:
-            for name in (*alike, *author):
-                self._shelf.push(name, entry.job_id, keep=_KEPT, for_s=_FOR_S)
+        for name in (*alike, *author):
+            self._shelf.push(name, entry.job_id, keep=_KEPT, for_s=_FOR_S)
         return found
 
-    def _shown(self, entry: Entry, names: list[str], *, hidden: bool) -> list[dict[str, Any]]:
+    def answered(self, entry: Entry) -> None:
+        """Remember in which queue a job was answered: what was answered in no open one is never shown."""
+        if not self._sealed(entry.queue):
+            self._shelf.put(f"answered:{entry.job_id}", entry.queue, for_s=_FOR_S)
+
+    def forget(self, job_id: str) -> None:
+        """Forget where a job was answered: it has gone, or may go, where nothing of it is to be shown."""
+        self._shelf.drop(f"answered:{job_id}")
+
+    def _shown(
+        self, entry: Entry, person: Person, names: list[str], *, hidden: bool
+    ) -> list[dict[str, Any]]:
         ids = dict.fromkeys(job for name in names for job in self._shelf.pushed(name))
         found: list[dict[str, Any]] = []
         for job_id in ids:
             if job_id == entry.job_id or len(found) == _SHOWN:
                 continue
-            said = self._became(job_id, hidden=hidden)
+            said = self._became(job_id, person, hidden=hidden)
             if said is not None:
                 found.append(said)
         return found
 
-    def _became(self, job_id: str, *, hidden: bool) -> dict[str, Any] | None:
+    def _became(self, job_id: str, person: Person, *, hidden: bool) -> dict[str, Any] | None:
         marker = self._desk.queue.marker(job_id)
         if marker is None:
             waiting = self._desk.entry(job_id)
-            if waiting is None or waiting.ticket is None or self._sealed(waiting.queue):
+            if waiting is None or waiting.ticket is None:
+                return None
+            if not self._may(person, waiting.queue, waiting.policies):
                 return None
             text = waiting.ticket.event.text
             return {"caption": text[:_CAPTION], "became": "waits for a person", "at": None}
+        queue = self._shelf.get(f"answered:{job_id}")
         made = next((t for m in marker.made if (t := self._desk.queue.ticket(m)) is not None), None)
-        if made is None:
+        if queue is None or made is None or (hidden and made.decision.decided_by != "person"):
             return None
-        decision = made.decision
-        if decision.review is not None and self._sealed(decision.review.queue):
-            return None
-        if hidden and decision.decided_by != "person":
+        at_issue = tuple(f.policy for f in made.decision.findings if f.outcome != "none")
+        if not self._may(person, queue, at_issue):
             return None
         return {
             "caption": made.event.text[:_CAPTION],
-            "became": self._words(decision),
+            "became": self._words(made.decision),
             "at": marker.at.astimezone(UTC).isoformat(),
         }
+
+    def _may(self, person: Person, queue: str, policies: tuple[str, ...]) -> bool:
+        """Return whether a person may see, and wants to see, an item of this queue and these policies."""
+        return (
+            not self._sealed(queue)
+            and queue in open_to(person, self._desk.queues)
+            and not set(policies) & set(person.opt_outs)
+            and (person.policies is None or set(policies) <= set(person.policies))
+        )
 
     def _words(self, decision: Decision) -> str:
         by = "by a person" if decision.decided_by == "person" else "by the pipeline"

@@ -31,7 +31,7 @@ def shown(site: Site, visit: Visit, entry: Entry) -> dict[str, Any]:
             terms=None if entry.ticket is None else site.desk.terms(entry),
             then=then,
         ),
-        **site.neighbours.of(entry, hidden=hidden),
+        **site.neighbours.of(entry, visit.person, hidden=hidden),
     }
 
 

@@ -169,7 +169,10 @@ def answer(body: Said, site: Here, visit: Who) -> dict[str, Any]:
         saw_model=not blind(body.job, site.blind),
         revealed_s=site.clock.seconds(person, body.job, body.lease),
     )
+    entry = site.desk.entry(body.job)
     verdict = site.desk.resolve(person, body.job, body.lease, said)
+    if entry is not None:
+        site.neighbours.answered(entry)
     site.audit(visit.id, "answered", job_id=body.job, detail=f"verdict {verdict.verdict_id}")
     return {"undo_s": site.desk.rules.undo_for.total_seconds()}
 
@@ -202,6 +205,7 @@ def skip(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
 def move(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
     """Move a job to another queue."""
     _let_go(site, visit.person, body)
+    site.neighbours.forget(body.job)
     site.desk.move(visit.person, body.job, body.queue, body.reason, lease=body.lease)
     return {}
 
@@ -210,6 +214,7 @@ def move(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
 def escalate(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
     """Move a job to the queue of a reason of escalation."""
     _let_go(site, visit.person, body)
+    site.neighbours.forget(body.job)
     site.desk.escalate(visit.person, body.job, body.lease, body.reason, body.note)
     return {}
 

@@ -87,7 +87,8 @@ def fill(house: Any) -> None:
     }.items():
         account = house.site.accounts.find(person).person(person)
         [entry] = house.site.desk.claim(account).entries
-        house.site.neighbours.of(entry, hidden=False)
+        house.site.neighbours.of(entry, account, hidden=False)
+        house.site.neighbours.answered(entry)
         said = VerdictAnswer.model_validate(
             {"policy": "weapons", "answer": keys[0], "clause": keys[1]}
         )

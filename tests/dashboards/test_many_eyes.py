@@ -1,5 +1,6 @@
 """Reviews that take more than one person, in their browsers: blind to each other, with a last word; appeals; care."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -229,6 +230,27 @@ def test_views_of_other_roles_are_neither_named_nor_opened(house: Any) -> None:
         "aud": (["You"], 403),
         "lea": (["Review", "Queues", "You"], 403),
     }
+
+
+def test_nothing_stands_beside_that_a_person_may_not_see(house: Any) -> None:
+    """An item answered in a sealed queue, moved there, of another queue or opted out of is shown beside no other."""
+    beside = house.site.neighbours
+    whole = house.site.accounts.find("all").person("all")
+    for name, queue in {"one": "weapons", "two": "minor_safety", "three": "adult"}.items():
+        house.put(name, text=name, queue=queue, same="s")
+        [entry] = house.site.desk.claim(whole, only=name).entries
+        beside.of(entry, whole, hidden=False)
+    house.put("four", text="four", same="s")
+    [entry] = house.site.desk.claim(whole, only="four").entries
+
+    def seen(**other: Any) -> list[str]:
+        found = beside.of(entry, replace(whole, **other), hidden=False)["similar"]
+        return sorted(item["caption"] for item in found)
+
+    assert seen() == ["one", "three"]
+    assert seen(skills=()) == ["one"]
+    assert seen(opt_outs=("weapons",)) == []
+    assert seen(policies=("drugs",)) == []
 
 
 def test_the_same_media_and_the_author_s_other_items_stand_beside(house: Any) -> None:
