@@ -218,7 +218,8 @@ class Composer:
     def _restyled(self, rgba: Pixels) -> Pixels:
         """Return a drawing as another hand might have drawn it: other colours, outlines, flat or bare lines."""
         rng = self.rng
-        colour, alpha = np.ascontiguousarray(rgba[..., :3]), rgba[..., 3]
+        colour: Any = np.ascontiguousarray(rgba[..., :3])
+        alpha: Any = rgba[..., 3]
         roll = rng.random(4)
         if roll[0] < 0.4:
             hsv = cv2.cvtColor(colour, cv2.COLOR_RGB2HSV)
@@ -317,10 +318,10 @@ class Composer:
         rough = self.rng.normal(0, self.rng.uniform(1.0, 4.5), (2, 4, 4)).astype(np.float32)
         moved = [cv2.resize(part, (side, side), interpolation=cv2.INTER_CUBIC) for part in rough]
         rows, columns = np.mgrid[0:side, 0:side].astype(np.float32)
-        bent: Pixels = cv2.remap(
+        bent: Any = cv2.remap(
             rgba, columns + moved[0], rows + moved[1], cv2.INTER_LINEAR, borderValue=0
         )
-        return bent
+        return np.asarray(bent, np.uint8)
 
     def _background(self) -> npt.NDArray[np.float32]:
         """Return a wallpaper where the split has some, or a composed background."""

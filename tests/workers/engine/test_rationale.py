@@ -147,7 +147,7 @@ def test_denied_and_unreadable_reasons_are_unsupported(
 
     def held(seen: Image.Image, asked: Question) -> float:
         row = Row(shared=shared, image=seen, asked=(0,))
-        return scorer.score([row], [prompt.suffix(asked)])[0][0].score
+        return float(scorer.score([row], [prompt.suffix(asked)])[0][0].score)
 
     for clause in ("W1", "W2"):
         reason = Denying(scorer, said(clause=clause)).explain(item, questions[0], found)
