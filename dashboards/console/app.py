@@ -27,6 +27,8 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+#: What scripts and pictures ask for: a refusal there is no page.
+_NO_PAGES: Final = ("/api/", "/media/", "/lead/stream")
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -73,7 +75,7 @@ async def _with_headers(
 
 
 def _wants_page(request: Request) -> bool:
-    return request.method == "GET" and not request.url.path.startswith(("/api/", "/media/"))
+    return request.method == "GET" and not request.url.path.startswith(_NO_PAGES)
 
 
 async def _turned_away(request: Request, error: Exception) -> Response:

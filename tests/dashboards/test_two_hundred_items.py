@@ -118,6 +118,9 @@ def go_through(page: Page) -> tuple[dict[str, tuple[int, int]], set[str], int]:
             expect(page.locator("#media img")).to_have_attribute(
                 "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
             )
+            expect(page.locator("#media img")).to_have_js_property(
+                "complete", value=True, timeout=SLOW_MS
+            )
             page.keyboard.up(" ")
             revealed.add(f"job-{number}")
         asked = questions(int(number)) if number.isdigit() else ("weapons",)
