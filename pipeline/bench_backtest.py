@@ -74,7 +74,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         old, new = write_policies(root / "old", OLD), write_policies(root / "new", NEW)
-        thresholds = write_calibrations(root / "calibrations", now=now)
+        thresholds = write_calibrations(root / "calibrations", new, now=now)
         archive = Archive(str(root / "archive"), Store())
         fill(archive, old, count, now=now, advance=lambda n: advance("decisions", n, count))
         advance("backtest", 0, 1)

@@ -181,14 +181,14 @@ def write_policies(folder: Path, written: Sequence[Mapping[str, Any]]) -> Policy
     return read_policies(folder)
 
 
-def write_calibrations(folder: Path, *, now: datetime) -> Thresholds:
+def write_calibrations(folder: Path, new: PolicySet, *, now: datetime) -> Thresholds:
     """Write a calibration that keeps the newer set's promises, and return its thresholds."""
     folder.mkdir(parents=True, exist_ok=True)
     values: dict[Precision | MissRate, float | None] = {_SURE: 0.85, _FEW: 0.2}
     flat = Curve(scores=(-20.0, 20.0), probabilities=(0.0, 1.0))
     kept = Calibration(
         question="fire",
-        question_digest="sha256:any",
+        question_digest=new.by_name["fire"].questions[0].digest,
         policy_version=1,
         classifier=CLASSIFIER,
         method="platt",

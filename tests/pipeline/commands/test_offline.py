@@ -44,11 +44,11 @@ cases:
 def room(tmp_path: Path) -> Path:
     """Return a folder with two policy sets, golden cases and a small archive."""
     old = write_policies(tmp_path / "old", OLD)
-    write_policies(tmp_path / "new", NEW)
+    new = write_policies(tmp_path / "new", NEW)
     (tmp_path / "new" / "cases").mkdir()
     (tmp_path / "new" / "cases" / "beer.yaml").write_text(CASES)
     now = datetime.now(UTC)
-    write_calibrations(tmp_path / "calibrations", now=now)
+    write_calibrations(tmp_path / "calibrations", new, now=now)
     fill(Archive(str(tmp_path / "archive"), Store()), old, 300, now=now)
     return tmp_path
 
