@@ -13,7 +13,7 @@ from pipeline.monitor import RiskMonitor
 from pipeline.quality import Quality, Stratum, Where, estimate
 from pipeline.reliability import Figure, Vector, ece, ece_floor
 from pipeline.scored import Scores
-from pipeline.simulation import SHIFTED_PRIOR, Kind, Uploads, answers, labelled, uploads
+from pipeline.simulation import SHIFTED_PRIOR, Kind, Uploads, answers, labelled, uploads, whole
 from policies.schema import MissRate, Precision
 
 #: What is promised: a strict and a lenient pair, with 95 % confidence.
@@ -23,7 +23,7 @@ PROMISES: Final[tuple[Precision | MissRate, ...]] = (
     MissRate(miss_rate=0.05),
     MissRate(miss_rate=0.02),
 )
-#: Uploads on which the truth is read off.
+#: Quantiles of the stream on which the truth is read off.
 _TRUTH: Final = 40_000
 #: How far the world drifts, in log-odds; over how many steps it does, and stays so; how many audits each step brings.
 _DRIFTED, _MOVES, _STAYS, _AUDITED = 4.0, 6, 24, 250
@@ -106,7 +106,7 @@ def measure(
     calibrated: list[Calibrated] = []
     for kind in kinds:
         prior = SHIFTED_PRIOR if kind == "class shift" else None
-        truth = uploads(_TRUTH, np.random.default_rng(77), prior=prior)
+        truth = whole(_TRUTH, prior=prior)
         for count in labels:
             outcomes: dict[Precision | MissRate, list[_Run]] = {p: [] for p in PROMISES}
             errors = []

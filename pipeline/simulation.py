@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 from scipy.special import expit
+from scipy.stats import norm
 
 from pipeline.reliability import Vector
 from pipeline.scored import Scores
@@ -70,6 +71,24 @@ def uploads(
     return Uploads(chance=chance, violates=violates, scores=2.3 * z + 1.2 + 0.8 * np.tanh(z))
 
 
+def whole(count: int, *, prior: float | None = None) -> Uploads:
+    """Return the stream itself, as so many quantiles of it: what is read off it has no error of sampling."""
+    levels = (np.arange(count) + 0.5) / count
+    z = norm.ppf(levels, _CENTRE, _SPREAD)
+    if prior is not None:
+        up = expit(z)
+        mass = np.cumsum(up * prior / _SHARE + (1 - up) * (1 - prior) / (1 - _SHARE))
+        z = np.interp(levels, mass / mass[-1], z)
+    return _seen(z, np.zeros(count), prior)
+
+
+def _seen(z: Vector, violates: Vector, prior: float | None) -> Uploads:
+    shift = 0.0 if prior is None else np.log(prior / (1 - prior)) - np.log(_SHARE / (1 - _SHARE))
+    return Uploads(
+        chance=expit(z + shift), violates=violates, scores=2.3 * z + 1.2 + 0.8 * np.tanh(z)
+    )
+
+
 def _of_kind(kind: float, count: int, rng: np.random.Generator) -> Vector:
     found = np.empty(0)
     while len(found) < count:
@@ -79,7 +98,9 @@ def _of_kind(kind: float, count: int, rng: np.random.Generator) -> Vector:
 
 
 #: The stream's own share of violations.
-_SHARE: Final = float(expit(np.random.default_rng(1).normal(_CENTRE, _SPREAD, 400_000)).mean())
+_SHARE: Final = float(
+    expit(norm.ppf((np.arange(100_000) + 0.5) / 100_000, _CENTRE, _SPREAD)).mean()
+)
 
 
 def answers(found: Uploads, rng: np.random.Generator) -> Vector:
