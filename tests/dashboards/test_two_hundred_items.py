@@ -159,7 +159,9 @@ def check_media(
 
 def check_secrets(house: Any, answers: list[Response]) -> None:
     """Assert that no response names the right answer of a known item, or an opinion that is to be hidden."""
-    sent = "\n".join(a.text() for a in answers if a.ok and "/media/" not in a.url)
+    sent = "\n".join(
+        a.text() for a in answers if a.ok and ("/api/" in a.url or a.url.endswith("/triage"))
+    )
     hidden = [n for n in range(ITEMS - GOLDEN) if blind(f"job-{n}", BLIND)]
 
     assert sent.count('"caption":"item k') == GOLDEN
