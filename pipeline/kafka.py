@@ -22,6 +22,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -691,7 +692,12 @@ def _joined_consumer(
     )
     _forget_when_lost(consumer)
     _finish_joins(consumer)
-    consumer.subscribe(topics=[settings.topic_prefix + topic for topic in topics], listener=events)
+    names = [settings.topic_prefix + topic for topic in topics]
+    # Whoever leads the group shares out only partitions that it has heard of. A first share of none would be handed to
+    # every successor of the same static name without another look.
+    for name in names:
+        _reached(settings, partial(consumer.partitions_for_topic, name))
+    consumer.subscribe(topics=names, listener=events)
     return consumer
 
 

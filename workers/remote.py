@@ -13,7 +13,8 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -119,6 +120,16 @@ class EndpointError(Exception):
         self.status = status
 
 
+def _run(work: Coroutine[Any, Any, _Made]) -> _Made:
+    """Run work to its end, also for a caller that runs a loop of its own, as a notebook does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
 class RemoteClassifier:
     """GPT-4o class models, vLLM, SGLang, Ollama, Gemini's compatible endpoint."""
 
@@ -171,7 +182,7 @@ class RemoteClassifier:
             CheckpointError: the endpoint refuses the key, the model or the form of the request.
             WorkerError: the model refuses to judge an upload, or answers with neither Yes nor No.
         """
-        return asyncio.run(self._within(lambda client: self._classify(client, items, questions)))
+        return _run(self._within(lambda client: self._classify(client, items, questions)))
 
     def explain(
         self, item: Item, findings: Sequence[tuple[Question, Classification]]
@@ -179,7 +190,7 @@ class RemoteClassifier:
         """Return a rationale for each finding, in order; empty where they are switched off."""
         if not self._spec.rationales or not findings:
             return []
-        return asyncio.run(self._within(lambda client: self._explain(client, item, findings)))
+        return _run(self._within(lambda client: self._explain(client, item, findings)))
 
     async def _within(self, work: Callable[[openai.AsyncOpenAI], Awaitable[_Made]]) -> _Made:
         """Run work with a client that is closed afterwards, and end it at the deadline."""

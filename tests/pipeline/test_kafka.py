@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from kafka import KafkaAdminClient
@@ -219,6 +220,14 @@ def test_a_join_outlives_polls_that_are_too_short_for_it(kafka_settings: Kafka) 
         link.poll(timeout_s=0.0, max_records=10)
         until(link.may_commit, turn=lambda: link.poll(timeout_s=0.0, max_records=10))
         assert link.held() == {P0, P1}
+
+
+def test_whoever_comes_after_a_short_life_gets_its_partitions(kafka_settings: Kafka) -> None:
+    """A process that ends as soon as it has joined leaves no empty share to its successor."""
+    for _ in range(3):
+        with member(kafka_settings) as link:
+            until(link.may_commit, turn=partial(link.poll, timeout_s=0.0, max_records=10))
+            assert link.held() == {P0, P1}
 
 
 def test_two_members_share_and_hand_over(kafka_settings: Kafka) -> None:

@@ -1,5 +1,6 @@
 """Remote models against a server that misbehaves: every fault ends in time, with its remedy's name."""
 
+import asyncio
 import json
 import math
 import threading
@@ -126,6 +127,16 @@ def test_logprobs_are_the_score(server: Server) -> None:
     parts = server.asked[0]["messages"][0]["content"]
     assert [part["type"] for part in parts] == ["text", "image_url", "text"]
     assert "«for sale»" in parts[2]["text"]
+
+
+def test_it_answers_inside_a_running_loop(server: Server) -> None:
+    """Whoever calls it from a notebook, where a loop runs already, gets the answer."""
+    server.script = lambda *_: ok(body("Yes", logprobs={"Yes": -0.1, "No": -3.0}))
+
+    async def cell() -> float:
+        return classifier(server).classify([ITEM], [QUESTION])[0][0].score
+
+    assert asyncio.run(cell()) > 0
 
 
 def test_without_logprobs_json(server: Server) -> None:

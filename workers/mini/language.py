@@ -283,7 +283,7 @@ def _teach(
         rng = np.random.default_rng((plan.seed, number))
         teacher = Teacher(rng)
         sights = [_sight(rng, seen, plan.imagine) for _ in range(plan.uploads)]
-        among = SHORT if rng.random() < SHORTS else LONG
+        among: tuple[str, ...] = SHORT if rng.random() < SHORTS else LONG
         if rng.random() < plan.reasons:
             among = WHY
         rows = [lesson(teacher, packer, sight, among, explain=plan.explain) for sight in sights]
