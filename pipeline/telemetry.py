@@ -213,22 +213,20 @@ def unknown(names: Iterable[str]) -> None:
 
 def decided(decision: Decision, *, latency_s: float | None = None) -> None:
     """Count and log one committed decision; what simply passed is logged at level debug."""
-    count([decision])
-    if latency_s is not None:
-        LATENCY_S.observe(latency_s)
-    told(decision, latency_s=latency_s)
+    committed([(decision, latency_s)])
 
 
-def committed(decisions: Sequence[tuple[Decision, float]]) -> None:
+def committed(decisions: Sequence[tuple[Decision, float | None]]) -> None:
     """Count and log decisions that were committed together, each with how long it took since its upload's record."""
-    count([decision for decision, _ in decisions])
+    _count([decision for decision, _ in decisions])
     for decision, latency_s in decisions:
-        LATENCY_S.observe(latency_s)
-        told(decision, latency_s=latency_s)
+        if latency_s is not None:
+            LATENCY_S.observe(latency_s)
+        _tell(decision, latency_s)
 
 
-def count(decisions: Iterable[Decision]) -> None:
-    """Count decisions: those with the same labels in one step, since a decision has a dozen findings."""
+def _count(decisions: Sequence[Decision]) -> None:
+    # Those with the same labels in one step: a decision has a dozen findings.
     findings: Tally[tuple[str, str, str]] = Tally()
     actions: Tally[tuple[str, str]] = Tally()
     for decision in decisions:
@@ -249,8 +247,7 @@ def count(decisions: Iterable[Decision]) -> None:
         FINDINGS.labels(*labels).inc(number)
 
 
-def told(decision: Decision, *, latency_s: float | None) -> None:
-    """Log one decision."""
+def _tell(decision: Decision, latency_s: float | None) -> None:
     action = decision.action.value
     quiet = action == "allow" and decision.review is None and not decision.unjudged
     if quiet and not log.is_enabled_for(logging.DEBUG):

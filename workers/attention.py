@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-#: The name under which transformers finds this attention.
+_Told = TypeVar("_Told")
+
+#: The names under which transformers finds these attentions.
 SPLIT: Final = "weir_split"
 BRANCHED: Final = "weir_branched"
 
@@ -164,6 +166,19 @@ def branches_of(suffixes: tuple[tuple[int, ...], ...], device: torch.device) -> 
 
 
 @contextmanager
+def _attending(config: Any, name: str, told: ContextVar[_Told], value: _Told) -> Iterator[None]:
+    """Let layers attend by the function of this name, which finds the value in its variable."""
+    usual = config._attn_implementation  # noqa: SLF001 -- transformers looks it up at each call
+    token = told.set(value)
+    config._attn_implementation = name  # noqa: SLF001
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual  # noqa: SLF001
+        told.reset(token)
+
+
+@contextmanager
 def branched(config: Any, branches: Branches, valid: Tensor, dtype: torch.dtype) -> Iterator[None]:
     """Let a text model's layers attend run by run while inside; the caller holds its lock."""
     parts = []
@@ -177,14 +192,8 @@ def branched(config: Any, branches: Branches, valid: Tensor, dtype: torch.dtype)
         seen = torch.cat([before, here], dim=-1)[:, None]
         mask = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
         parts.append((run, mask))
-    usual = config._attn_implementation  # noqa: SLF001 -- transformers looks it up at each call
-    token = _parts.set((tuple(parts), valid.shape[1]))
-    config._attn_implementation = BRANCHED  # noqa: SLF001
-    try:
+    with _attending(config, BRANCHED, _parts, (tuple(parts), valid.shape[1])):
         yield
-    finally:
-        config._attn_implementation = usual  # noqa: SLF001
-        _parts.reset(token)
 
 
 def branched_attention(
@@ -229,14 +238,8 @@ _parts: ContextVar[tuple[tuple[tuple[Run, Tensor], ...], int]] = ContextVar("par
 @contextmanager
 def laid_out(config: Any, layout: Layout, valid: Tensor) -> Iterator[None]:
     """Let a text model's layers attend in two parts while inside; the caller holds its lock."""
-    before = config._attn_implementation  # noqa: SLF001 -- transformers looks it up at each call
-    token = _current.set((layout, valid))
-    config._attn_implementation = SPLIT  # noqa: SLF001
-    try:
+    with _attending(config, SPLIT, _current, (layout, valid)):
         yield
-    finally:
-        config._attn_implementation = before  # noqa: SLF001
-        _current.reset(token)
 
 
 def split_attention(
