@@ -41,6 +41,8 @@ from pipeline.watchdog import Watchdog
 _PATIENCE_S: Final = 600.0
 #: Of two who look at the same job, one in so many says something else.
 _DISAGREE_OF: Final = 40
+#: How long a reviewer waits where Redis or Kafka is away, or the queue is rebuilt.
+_AWAY_S: Final = 0.05
 _RULES: Final = Rules(budget=BUDGET, lease=timedelta(minutes=30))
 
 
@@ -55,13 +57,16 @@ class Figures:
     p50_ms: float
     p99_ms: float
     restarts: int  # of escalate: it ends itself where a commit hangs
-    failed: int  # claims and answers that met no Redis or Kafka, or a Redis that had forgotten the lease
+    empty: int  # claims that were told that nothing is open, though the queue never was empty
+    failed: int  # claims that met no Redis
+    unanswered: int  # jobs whose answer met no Redis, no Kafka, or a forgotten lease
     verdicts: int
     decided: int
     decisions_per_s: float
     rebuilt_s: float  # from the kill until jobs were handed out again
     overtaken: int  # verdicts on a job that another verdict had answered before Redis was lost
     handed_to_two: int  # jobs handed to two people for the same part while Redis lived
+    vanished: int  # answers that were taken and left no verdict on the topic
     decided_twice: int
     decided_otherwise: int  # jobs whose verdicts on the topic say that they are decided, and are not, or the other way
     lost: int  # jobs neither decided nor open
@@ -69,7 +74,8 @@ class Figures:
     @property
     def broken(self) -> int:
         """Return how many promises were broken."""
-        return self.handed_to_two + self.decided_twice + self.decided_otherwise + self.lost
+        kept = self.decided_otherwise + self.vanished + self.lost
+        return self.empty + self.handed_to_two + self.decided_twice + kept
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,7 +84,9 @@ class _Share:
 
     claims: list[tuple[float, str, str]] = field(default_factory=list)  # when, job, part
     latencies_s: list[float] = field(default_factory=list)
+    empty: int = 0
     failed: int = 0
+    unanswered: int = 0
 
 
 def measure(
@@ -315,17 +323,22 @@ def _take_turns(desk: Desk, people: Sequence[Person], stop_s: float, share: _Sha
         turn += 1
         try:
             handed = desk.claim(person)
-            if handed.reason == "rebuild":
-                time.sleep(0.05)
-                continue
-            share.latencies_s.append(time.monotonic() - began_s)
-            for entry in handed.entries:
-                share.claims.append((began_s, entry.job_id, entry.part))
-                desk.resolve(person, entry.job_id, entry.lease, _says(person, entry), at_once=True)
-        except (Unavailable, LeaseLostError, KafkaError):
+        except Unavailable:
             share.failed += 1
-            # Redis is away or has forgotten the lease, or Kafka did not answer.
-            time.sleep(0.05)
+            time.sleep(_AWAY_S)
+            continue
+        if handed.reason == "rebuild":
+            time.sleep(_AWAY_S)
+            continue
+        share.latencies_s.append(time.monotonic() - began_s)
+        share.empty += not handed.entries
+        for entry in handed.entries:
+            share.claims.append((began_s, entry.job_id, entry.part))
+            try:
+                desk.resolve(person, entry.job_id, entry.lease, _says(person, entry), at_once=True)
+            except (Unavailable, LeaseLostError, KafkaError):
+                share.unanswered += 1
+                time.sleep(_AWAY_S)
 
 
 def _says(person: Person, entry: Entry) -> Answers:
@@ -366,11 +379,10 @@ def _reckon(
         times_s.append(record.timestamp_s)
     claims: Counter[tuple[bool, str, str]] = Counter()
     latencies_s: list[float] = []
-    failed = 0
     for share in shift.shares:
         claims.update((at_s < shift.killed_s, job, part) for at_s, job, part in share.claims)
         latencies_s += share.latencies_s
-        failed += share.failed
+    unanswered = sum(share.unanswered for share in shift.shares)
     latencies_s.sort()
     took_s = max(times_s, default=1.0) - min(times_s, default=0.0)
     return Figures(
@@ -380,7 +392,9 @@ def _reckon(
         claims_per_s=round(claims.total() / load.seconds, 1),
         p50_ms=ms(latencies_s, 0.50),
         p99_ms=ms(latencies_s, 0.99),
-        failed=failed,
+        empty=sum(share.empty for share in shift.shares),
+        failed=sum(share.failed for share in shift.shares),
+        unanswered=unanswered,
         verdicts=verdicts,
         decided=len(decided),
         decisions_per_s=round(len(decided) / took_s, 1) if took_s else 0.0,
@@ -388,6 +402,7 @@ def _reckon(
         restarts=restarts,
         overtaken=overtaken,
         handed_to_two=sum(1 for count in claims.values() if count > 1),
+        vanished=max(0, claims.total() - unanswered - verdicts),
         decided_twice=sum(1 for count in decided.values() if count > 1),
         decided_otherwise=len(expected ^ set(decided)),
         lost=len(tickets) - len(decided) - unclosed,

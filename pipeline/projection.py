@@ -65,7 +65,8 @@ class Projection:
         self.generation += 1
         places = self._tickets.partitions([TICKETS, REVIEWS, VERDICTS])
         ends = self._tickets.ends(places)
-        stands = {p: self._queue.begin(p.topic, p.number, 0, end=ends[p]) for p in places}
+        stood = self._queue.begin_all({(p.topic, p.number): ends[p] for p in places})
+        stands = {p: stood[p.topic, p.number] for p in places}
         missing = self._queue.behind()
         self.behind = {p: ends[p] for p in places if (p.topic, p.number) in missing}
         self._at = {place: at for place, at in stands.items() if place.topic != VERDICTS}

@@ -9,8 +9,9 @@ local care = cjson.decode(ARGV[4])
 local most, only = tonumber(ARGV[5]), ARGV[6]
 local now = now_ms()
 
--- A job may have been answered already, and its answer not be known again.
-if redis.call('EXISTS', P .. 'behind') == 1 then return {'rebuild', {}} end
+-- A job may have been answered already, and its answer not be known again. And an emptied Redis knows of no job: that
+-- nothing is open would be a lie, told until the projection notices.
+if redis.call('EXISTS', P .. 'behind') == 1 or redis.call('EXISTS', P .. 'offsets') == 0 then return {'rebuild', {}} end
 while housekeep(now, 100) >= 100 do end
 
 local function set_of(list)

@@ -153,7 +153,7 @@ class ReviewQueue:
         )
         folder = files("pipeline")
         head = (folder / "queue.lua").read_text()
-        for name in ("project", "claim", "hold", "ripe", "verdict", "review", "tick"):
+        for name in ("begin", "project", "claim", "hold", "ripe", "verdict", "review", "tick"):
             body = (folder / f"queue_{name}.lua").read_text()
             self._scripts[name] = self._redis.register_script(head + body)
 
@@ -187,10 +187,17 @@ class ReviewQueue:
 
         Where it begins and the log goes on to `end`, nothing is handed out until `catch_up`.
         """
-        name = f"{topic}/{partition}"
-        if self._redis.hsetnx(f"{PREFIX}offsets", name, offset) and end > offset:
-            self._redis.sadd(f"{PREFIX}behind", name)
-        return int(self._redis.hget(f"{PREFIX}offsets", name))
+        return int(self._run("begin", f"{topic}/{partition}", offset, end)[0])
+
+    def begin_all(self, ends: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """Let every partition begin with its first record, whose log ends there; return where each stands.
+
+        It happens in one, so that no claim meets a queue of which one half has begun.
+        """
+        rows: list[str | int] = []
+        for (topic, partition), end in ends.items():
+            rows += [f"{topic}/{partition}", 0, end]
+        return dict(zip(ends, map(int, self._run("begin", *rows)), strict=True))
 
     def behind(self) -> frozenset[tuple[str, int]]:
         """Return the partitions whose past has not been applied since Redis was emptied."""

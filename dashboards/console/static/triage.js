@@ -47,6 +47,7 @@ async function fill() {
 const NOTHING = {
   empty: "Nothing waits for you. This page looks again by itself.",
   budget: "You have seen enough for today: only mild items come to you, and none waits.",
+  rebuild: "The queue is being made again from the log. This page looks again by itself.",
   holds: "You hold as many items as one may. Answers on their way free them in some seconds.",
 };
 
