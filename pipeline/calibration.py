@@ -6,11 +6,12 @@ classifier digest, and to nothing else.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
@@ -145,6 +146,20 @@ class _Alarms(RootModel[tuple[Alarm, ...]]):
     pass
 
 
+_NOTHING: Final[Mapping[Precision | MissRate, float | None]] = MappingProxyType({})
+
+
+class _Meaning(NamedTuple):
+    """What is the same for every answer of one classifier to one question, worked out once."""
+
+    calibration: Calibration | None
+    #: None: it was never made for these words, or the scores have drifted since.
+    fresh_until: datetime | None
+    #: What is kept as long as it is fresh.
+    thresholds: Mapping[Precision | MissRate, float | None]
+    alarm: Literal["risk", "drift"] | None
+
+
 @dataclass(frozen=True)
 class Calibrations:
     """All calibrations of one folder; `drifting` names questions whose drift alarm is on."""
@@ -155,6 +170,9 @@ class Calibrations:
     #: By question, classifier and wording.
     by_words: Mapping[tuple[str, str, str], Calibration] = field(default_factory=dict)
     alarms: Mapping[tuple[str, str, str], tuple[Alarm, ...]] = field(default_factory=dict)
+    _meanings: dict[tuple[str, str, str], _Meaning] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @classmethod
     def of(
@@ -214,42 +232,52 @@ class Calibrations:
         self, question: Question, classification: Classification, classifier: str, *, now: datetime
     ) -> Answer:
         """Return what the classification means, marked `fresh`, `stale` or `none`."""
-        score = classification.score
+        words = (question.id, classifier, question.digest)
+        meaning = self._meanings.get(words)
+        if meaning is None:
+            meaning = self._meanings[words] = self._meaning(question, classifier)
+        score, whole = classification.score, classification.whole
+        curve, until = meaning.calibration, meaning.fresh_until
+        freshness: Freshness
+        if curve is None:
+            probability, interval, freshness = logistic(score), None, "none"
+            whole = None if whole is None else logistic(whole)
+        else:
+            probability = curve.curve.at(score)
+            low, high = curve.low.at(score), curve.high.at(score)
+            interval = (min(low, probability), max(high, probability))
+            freshness = "fresh" if until is not None and now <= until else "stale"
+            whole = None if whole is None else curve.curve.at(whole)
+        # By place: by name it takes twice as long.
+        return Answer(
+            question.id,
+            score,
+            probability,
+            freshness,
+            classifier,
+            interval,
+            classification.media,
+            classification.time_s,
+            classification.box,
+            whole,
+            meaning.thresholds if freshness == "fresh" else _NOTHING,
+            meaning.alarm,
+        )
+
+    def _meaning(self, question: Question, classifier: str) -> _Meaning:
         calibration = self.find(question, classifier)
         alarms = () if calibration is None else self.alarms.get(calibration.key, ())
         drifts = question.id in self.drifting or any(a.kind == "drift" for a in alarms)
-        freshness: Freshness
-        interval: tuple[float, float] | None
-        thresholds: dict[Precision | MissRate, float | None]
-        if calibration is None:
-            meaning: Callable[[float], float] = logistic
-            probability, interval, freshness = meaning(score), None, "none"
-            thresholds = {}
-        else:
-            meaning = calibration.curve.at
-            probability = meaning(score)
-            low, high = calibration.low.at(score), calibration.high.at(score)
-            interval = (min(low, probability), max(high, probability))
-            current = (
-                calibration.question_digest == question.digest
-                and now - calibration.fitted_at <= MAX_AGE
-                and not drifts
-            )
-            freshness = "fresh" if current else "stale"
-            # A promise is kept only as long as what it was proven on still holds.
-            thresholds = self.kept(calibration) if current else {}
-        return Answer(
-            question=question.id,
-            score=score,
-            probability=probability,
-            calibration=freshness,
-            answered_by=classifier,
-            interval=interval,
-            media=classification.media,
-            time_s=classification.time_s,
-            box=classification.box,
-            whole=None if classification.whole is None else meaning(classification.whole),
-            thresholds=thresholds,
+        # A promise is kept only as long as what it was proven on still holds.
+        usable = (
+            calibration is not None
+            and calibration.question_digest == question.digest
+            and not drifts
+        )
+        return _Meaning(
+            calibration=calibration,
+            fresh_until=calibration.fitted_at + MAX_AGE if calibration and usable else None,
+            thresholds=self.kept(calibration) if calibration and usable else _NOTHING,
             alarm="drift" if drifts else "risk" if alarms else None,
         )
 
@@ -269,6 +297,16 @@ def read_alarms(folder: Path) -> tuple[Alarm, ...]:
         raise CalibrationError(
             f"{path}: holds no alarms; remove it and run `weir monitor` again"
         ) from error
+
+
+def write(folder: Path, calibration: Calibration) -> Path:
+    """Put a calibration into a folder, whole or not at all, and return its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / calibration.file_name
+    aside = path.with_name(path.name + ".writing")
+    aside.write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
+    return path
 
 
 def write_alarms(folder: Path, alarms: Sequence[Alarm]) -> None:

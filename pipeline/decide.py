@@ -5,9 +5,10 @@ The same function serves the live stream, shadows, backtests and tests. It gets 
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple
 
 from pipeline.lottery import Stake, drawn, with_audit
 from pipeline.messages import (
@@ -44,9 +45,8 @@ AGREED = 0.5
 INTAKE_DUE = timedelta(hours=4)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A classification after calibration."""
+class Answer(NamedTuple):
+    """A classification after calibration; a dozen are made for each upload, so a tuple."""
 
     question: str
     score: float
@@ -60,7 +60,7 @@ class Answer:
     #: The probability of the picture read whole, where it was read in tiles as well.
     whole: float | None = None
     #: The thresholds that keep promises of bands; a promise that is missing, or None, is not kept.
-    thresholds: Mapping[Precision | MissRate, float | None] = field(default_factory=dict)
+    thresholds: Mapping[Precision | MissRate, float | None] = MappingProxyType({})
     #: What the monitor found against the calibration, if anything.
     alarm: Literal["risk", "drift"] | None = None
 
@@ -76,9 +76,8 @@ class Origin:
     stages: tuple[Stage, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What one question asks for: an action now, and whether a person looks."""
+class Judgement(NamedTuple):
+    """What one question asks for: an action now, and whether a person looks; a tuple, as `Answer` is."""
 
     question: Question
     rule: Rule
@@ -88,6 +87,8 @@ class Judgement:
     probability: float
 
 
+_NO_LIMITS: Final = Limits()
+_EVIDENCE: Final = Evidence(media=0)
 _BLANK: Final = Decision.model_construct(
     decision_id="",
     source=Source(topic="", partition=0, offset=0),
@@ -137,9 +138,12 @@ def decide(
         same = [j for j in everywhere if j.question.policy not in here]
         regional[region] = strictest([*there, *same], silent)
         abroad += there
+    acting = [j for j in everywhere if j.acts]
     action = strictest(everywhere, silent)
     # What is held in one region alone needs a person, too.
-    wherever = [*everywhere, *_beyond(abroad, everywhere)] if abroad else everywhere
+    further = _beyond(abroad, everywhere) if abroad else []
+    wherever = [*everywhere, *further]
+    acting_anywhere = [*acting, *(j for j in further if j.acts)]
     led = {judgement.question.id: judgement for judgement in wherever}
     # Every value is of our own making: validating a dozen findings takes longer than all the rest.
     return _BLANK.like(
@@ -151,8 +155,8 @@ def decide(
         content=origin.content,
         context=context,
         action=action,
-        labels=labels(everywhere),
-        limits=limits_of(everywhere),
+        labels=labels(acting),
+        limits=limits_of(acting),
         regional={region: there for region, there in regional.items() if there is not action},
         review=_audited(_ticket(wherever, silent, event, now), wherever, policies, event),
         findings=tuple(
@@ -172,8 +176,8 @@ def decide(
         ),
         unjudged=tuple(dict.fromkeys(policy.policy for policy in silent)),
         policy_set=policies.digest,
-        ground=ground(everywhere, policies) or ground(wherever, policies),
-        notice=notice(everywhere, policies) or notice(wherever, policies),
+        ground=ground(acting, policies) or ground(acting_anywhere, policies),
+        notice=notice(acting, policies) or notice(acting_anywhere, policies),
         stages=origin.stages,
         decided_at=now,
         supersedes=origin.supersedes,
@@ -403,7 +407,9 @@ def _beyond(abroad: Iterable[Judgement], everywhere: Iterable[Judgement]) -> lis
 
 
 def _threshold(band: float | Precision | MissRate | None, answer: Answer) -> float | None:
-    return answer.thresholds.get(band) if isinstance(band, (Precision, MissRate)) else band
+    if band is None or isinstance(band, float):
+        return band
+    return answer.thresholds.get(band)
 
 
 def strictest(judgements: Iterable[Judgement], silent: Iterable[Policy]) -> Action:
@@ -426,6 +432,8 @@ def labels(judgements: Iterable[Judgement]) -> tuple[str, ...]:
 def limits_of(judgements: Iterable[Judgement]) -> Limits:
     """Return the limits of everything that acts, added up."""
     acting = [j.rule.limits for j in judgements if j.acts]
+    if not acting:
+        return _NO_LIMITS
     ages = [limits.age for limits in acting if limits.age is not None]
     return Limits(
         age=max(ages, default=None),
@@ -516,11 +524,11 @@ def _finding(
     judgement: Judgement | None,
 ) -> Finding:
     rule = policy.rule(question.clause, context) if judgement is None else judgement.rule
-    # Half of a finding is the same for every upload; a copy of it is made faster than the whole.
-    key = ("finding", question.id, rule.severity)
-    blank: Finding | None = policies.remembered.get(key)
+    # Most of a finding is the same for every upload; a copy of it is made faster than the whole.
+    kind = (question.id, answer.answered_by, answer.calibration, rule.severity.weight)
+    blank: Finding | None = policies.remembered.get(kind)
     if blank is None:
-        blank = policies.remembered[key] = Finding(
+        blank = policies.remembered[kind] = Finding(
             policy=policy.policy,
             policy_version=policy.version,
             status=policy.status,
@@ -530,21 +538,19 @@ def _finding(
             question_digest=question.digest,
             score=0.0,
             probability=0.0,
-            calibration="none",
-            answered_by="",
+            calibration=answer.calibration,
+            answered_by=answer.answered_by,
         )
     return blank.like(
         score=answer.score,
         probability=answer.probability,
         interval=answer.interval,
-        calibration=answer.calibration,
-        answered_by=answer.answered_by,
         outcome=_outcome(judgement),
         alarm=answer.alarm,
         whole=answer.whole,
         evidence=()
         if answer.media is None
-        else (Evidence(media=answer.media, time_s=answer.time_s, box=answer.box),),
+        else (_EVIDENCE.like(media=answer.media, time_s=answer.time_s, box=answer.box),),
     )
 
 

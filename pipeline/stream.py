@@ -6,7 +6,8 @@
 4. `collect`: judgements come back; what could not be judged for now waits and is submitted again.
 5. `decide`: answers are calibrated and become a decision.
 6. `explain`: a decision that acts or that a person will read waits, for a bounded time, for its rationale.
-7. `commit`: the longest finished run of each partition leaves in one transaction, with its offsets.
+7. `commit`: the longest finished run of each partition leaves in one transaction, with its offsets. The connection
+   is at work on it in a thread of its own; meanwhile this one goes on deciding, and polls only when it has ended.
 
 Faults have exactly three ways out. An `AbortedError` rewinds every partition to its committed offset and backs off.
 A `WorkerError` is the upload's own fault, or its media's or the classifier's absence, and becomes a decision or a dead
@@ -17,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -65,6 +67,8 @@ RESCORE_SHARE: Final = 5
 _IDLE_S: Final = 0.25
 #: How long a turn waits for the pool when uploads are in flight: a judgement ends the wait, a new record does not.
 _BUSY_S: Final = 0.01
+#: How long a commit is waited for at a time, when there is nothing to decide meanwhile.
+_COMMITTING_S: Final = 0.002
 #: How long a poll waits for records when finished work waits for the group to settle.
 _SETTLING_S: Final = 0.02
 #: How often the classifiers are asked again what they can judge.
@@ -141,6 +145,11 @@ class Stream:
         self._explaining: dict[int, Job] = {}
         self._away = Away()
         self._next_key = 0
+        #: Judgements that came back and are not decided yet.
+        self._judgements: deque[Judged] = deque()
+        #: Uploads that the pool need keep no longer; told once a turn.
+        self._released: list[int] = []
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
         self._must_rewind = False
         #: Partitions whose start by this process is noted; reading again after an abort is no new start.
         self._noted: set[Partition] = set()
@@ -166,6 +175,7 @@ class Stream:
             self.submit(self.parse())
             self.collect()
             self.explain()
+            self._let_go()
             self.commit()
         except AbortedError as error:
             self._abort(error)
@@ -240,10 +250,7 @@ class Stream:
     def collect(self) -> None:
         """Take judgements back; decide what is judged, let wait what cannot be judged for now."""
         busy = bool(self._jobs) and not self._checkpoint.due(at_most=1).results
-        for judged in self._pool.finished(timeout_s=_BUSY_S if busy else 0.0):
-            job = self._jobs.get(judged.key)
-            if job is not None:
-                self._judged(job, judged)
+        self._take_back(timeout_s=_BUSY_S if busy else 0.0)
         self._give_up()
 
     def explain(self) -> None:
@@ -270,7 +277,7 @@ class Stream:
         for outcome in due.results:
             outgoing += outcome.outgoing
         with self._watchdog.guard("commit"), telemetry.stage("commit"):
-            self._link.commit(outgoing, due.marks)
+            self._write(outgoing, due.marks)
         self._aborts = 0
         self._checkpoint.settle(due)
         for outcome in due.results:
@@ -293,6 +300,37 @@ class Stream:
                     self._link.commit([], undone)
             except AbortedError as error:
                 telemetry.log.warning("leaving without a word", error=str(error))
+
+    def _write(self, outgoing: Sequence[Outgoing], marks: Mapping[Partition, Mark]) -> None:
+        """Commit, and decide meanwhile: the broker takes its time, and nothing may be polled until it has answered."""
+        writing = self._writer.submit(self._link.commit, outgoing, marks)
+        try:
+            while not writing.done():
+                if not self._take_back(enough=writing.done):
+                    wait([writing], timeout=_COMMITTING_S)
+        finally:
+            # Whatever went wrong with deciding, a transaction under way ends before anything else happens.
+            wait([writing])
+        writing.result()
+
+    def _take_back(
+        self, *, timeout_s: float = 0.0, enough: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Decide what the pool has judged, until it is enough; return whether there was anything."""
+        wait_s = 0.0 if self._judgements else timeout_s
+        self._judgements.extend(self._pool.finished(timeout_s=wait_s))
+        found = bool(self._judgements)
+        while self._judgements and not enough():
+            judged = self._judgements.popleft()
+            job = self._jobs.get(judged.key)
+            if job is not None:
+                self._judged(job, judged)
+        return found
+
+    def _let_go(self) -> None:
+        if self._released:
+            self._pool.release(self._released)
+            self._released = []
 
     def _patience_s(self) -> float:
         """Return how long a poll may wait for records: not at all while the pool may have something for us."""
@@ -485,7 +523,7 @@ class Stream:
         self._jobs.pop(job.key, None)
         self._explaining.pop(job.key, None)
         self._away.forget(job.key)
-        self._pool.release([job.key])
+        self._released.append(job.key)
         self._finish(job.record, outcome)
 
     def _finish(self, record: Record, outcome: Outcome) -> None:

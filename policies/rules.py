@@ -20,13 +20,9 @@ class Action(StrEnum):
     HOLD = "hold"
     REMOVE = "remove"
 
-    @property
-    def rank(self) -> int:
-        """Return the strictness: a larger number is stricter."""
-        return _RANKS[self]
-
-
-_RANKS: Final = {action: rank for rank, action in enumerate(Action)}
+    def __init__(self, *_: str) -> None:
+        #: The strictness: a larger number is stricter.
+        self.rank: int = len(type(self).__members__)
 
 
 class Severity(StrEnum):
@@ -37,18 +33,9 @@ class Severity(StrEnum):
     HIGH = "high"
     CRITICAL = "critical"
 
-    @property
-    def weight(self) -> int:
-        """Return how much one violation counts against another: 1, 3, 10 or 30."""
-        return _WEIGHTS[self]
-
-
-_WEIGHTS: Final = {
-    Severity.LOW: 1,
-    Severity.MEDIUM: 3,
-    Severity.HIGH: 10,
-    Severity.CRITICAL: 30,
-}
+    def __init__(self, *_: str) -> None:
+        #: How much one violation counts against another.
+        self.weight: int = (1, 3, 10, 30)[len(type(self).__members__)]
 
 
 class Status(StrEnum):

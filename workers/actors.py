@@ -95,8 +95,7 @@ class Lost:
 class Answers:
     """What a classifier answered: a row for each question, an error or `Lost` for each upload.
 
-    Rows are plain tuples, in the order of `Classification`'s fields (the last two only where pictures are read in
-    tiles): they pass between processes several times faster.
+    Rows are plain tuples of `Classification`'s fields: they pass between processes several times faster.
     """
 
     by_upload: tuple[tuple[tuple[Any, ...], ...] | WorkerError | Lost, ...]
@@ -294,30 +293,10 @@ class Judge:
         else:
             if len(answers) != len(items):
                 raise ValueError(f"{len(answers)} answers to {len(items)} uploads")
-            return [tuple(map(_row, found)) for found in answers]
+            return [tuple(map(tuple, found)) for found in answers]
         # Outside the handlers, so that the failed call's tensors are freed before the next one.
         middle = (len(items) + 1) // 2
         return self._isolate(items[:middle], questions) + self._isolate(items[middle:], questions)
-
-
-def _row(found: Classification) -> tuple[Any, ...]:
-    row = (found.question, found.score, found.media, found.time_s, found.mass)
-    return row if found.whole is None else (*row, found.whole, found.box)
-
-
-def classification(row: tuple[Any, ...]) -> Classification:
-    """Return the classification that a row of `Answers` stands for."""
-    question, score, media, time_s, mass, *tiles = row
-    whole, box = tiles or (None, None)
-    return Classification(
-        question=question,
-        score=score,
-        media=media,
-        time_s=time_s,
-        mass=mass,
-        whole=whole,
-        box=box,
-    )
 
 
 def _out_of_memory(error: Exception) -> bool:

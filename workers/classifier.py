@@ -6,7 +6,7 @@ The pool, the pipeline, the tests and the benchmarks know only what stands here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,8 @@ class Item:
     text_in_image: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Classification:
-    """One classifier's answer to one question about one upload.
+class Classification(NamedTuple):
+    """One classifier's answer to one question about one upload; a dozen are made for each, so a tuple.
 
     `score` is a log-odds (of Yes against No); `media` and `time_s` say which picture it is highest on, None where
     the answer came from text alone; `mass` is the probability that Yes and No had together, where that is known.

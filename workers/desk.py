@@ -184,8 +184,10 @@ class Desk:
             for passage in passages:
                 passage.gone = True
             released = set(passages)
-            self._judged = deque(pair for pair in self._judged if pair[0] not in released)
-            self._explained = deque(pair for pair in self._explained if pair[0] not in released)
+            if self._judged:
+                self._judged = deque(pair for pair in self._judged if pair[0] not in released)
+            if self._explained:
+                self._explained = deque(pair for pair in self._explained if pair[0] not in released)
         self._inbox.put(partial(self._dispatch.release, passages, time.monotonic()))
 
     def last_answer_at(self) -> float | None:

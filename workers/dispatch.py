@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from policies.question import Part, Question
-from workers.actors import Kept, classification
-from workers.classifier import Rationale
+from workers.actors import Kept
+from workers.classifier import Classification, Rationale
 from workers.crew import Calls, Crew, Hands, Patience
 from workers.errors import ClassifierUnavailableError, WorkerError
 from workers.judging import Bench
@@ -211,7 +211,7 @@ class Dispatch:
         now_s: float,
     ) -> None:
         """Take the answers to one upload's questions, and let it go on."""
-        answers = [classification(row) for row in rows]
+        answers = [Classification(*row) for row in rows]
         if passage.answers:
             # In a cascade a later answer takes the place of an earlier one.
             again = {found.question for found in answers}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from policies.question import Question
-from workers.actors import Judge, Seen, Watch, classification
+from workers.actors import Judge, Seen, Watch
 from workers.classifier import Classification, Item, Picture
 from workers.errors import CheckpointError
 from workers.loading import load
@@ -106,7 +106,7 @@ def test_tiles_travel_with_the_answer() -> None:
     judge.learn(0, "set", questions)
     answers = judge.classify(1, "set", (0, 1), [Seen("ref", "a caption")])
     rows = answers.by_upload[0]  # type: ignore[union-attr]
-    seen, read = (classification(row) for row in rows)  # type: ignore[union-attr]
+    seen, read = (Classification(*row) for row in rows)  # type: ignore[union-attr]
     assert seen.whole is not None
     assert seen.score >= seen.whole
     assert (seen.box is None) == (seen.score == seen.whole)
