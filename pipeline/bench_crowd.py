@@ -52,7 +52,7 @@ class Load:
     reviewers: int = 50
     seconds: float = 60.0
     processes: int = 2
-    at_once: int = 2  # reviewers of one process who act in the same moment
+    at_once: int = 4  # reviewers of one process who act in the same moment
     differ: bool = (
         False  # reviewers, in languages, skills, queues, opt-outs and in what they have seen today
     )

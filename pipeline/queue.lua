@@ -46,10 +46,14 @@ local function job_fields(job, ...)
   return redis.call('HMGET', P .. 'job:' .. job, ...)
 end
 
+local function bucket_named(queue, language, policies, weight, need, barred)
+  return queue .. '|' .. language .. '|' .. policies .. '|' .. weight .. '|' .. need .. '|' .. barred
+end
+
 local function bucket_of(job)
   local f = job_fields(job, 'queue', 'language', 'policies', 'weight', 'need', 'barred', 'lane', 'key')
   if not f[1] then return nil end
-  return f[1] .. '|' .. f[2] .. '|' .. f[3] .. '|' .. f[4] .. '|' .. f[5] .. '|' .. f[6], f[7], f[8]
+  return bucket_named(f[1], f[2], f[3], f[4], f[5], f[6]), f[7], f[8]
 end
 
 -- Buckets are kept apart by what most people differ in, so that a claim meets few that its person may not take.
@@ -76,11 +80,15 @@ local function reset_head(lane, bucket, first)
   end
 end
 
-local function enter(job)
-  local bucket, lane, key = bucket_of(job)
+local function enter_at(job, bucket, lane, key)
   redis.call('ZADD', P .. 'bucket:' .. bucket, key, job)
   local first = redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0, 'WITHSCORES')
   if first[1] == job then reset_head(lane, bucket, first) end
+end
+
+local function enter(job)
+  local bucket, lane, key = bucket_of(job)
+  enter_at(job, bucket, lane, key)
 end
 
 local function leave(job)
@@ -95,13 +103,13 @@ end
 
 local function flow(queue, what, ms)
   local hour = P .. 'flow:' .. string.format('%d', math.floor(ms / 3600000))
-  redis.call('HINCRBY', hour, queue .. '|' .. what, 1)
-  redis.call('EXPIRE', hour, 172800)
+  if redis.call('HINCRBY', hour, queue .. '|' .. what, 1) == 1 then redis.call('EXPIRE', hour, 172800) end
 end
 
--- Takes a job out of whatever state it is in; the caller says which comes next.
+-- Takes a job out of whatever state it is in; the caller says which comes next. Returns its queue, part, late, print
+-- and language.
 local function quit_state(job)
-  local f = job_fields(job, 'state', 'queue', 'holder')
+  local f = job_fields(job, 'state', 'queue', 'holder', 'part', 'late', 'print', 'language')
   if f[1] == 'open' then leave(job) end
   if f[1] == 'leased' then redis.call('ZREM', P .. 'until', job) end
   if f[1] == 'pending' or f[1] == 'sending' then
@@ -110,22 +118,23 @@ local function quit_state(job)
   end
   if f[3] and f[3] ~= '' then redis.call('SREM', P .. 'held:' .. f[3], job) end
   count(f[2], f[1], -1)
+  return f[2], f[4], f[5], f[6], f[7]
 end
 
-local function set_state(job, state)
-  redis.call('HSET', P .. 'job:' .. job, 'state', state)
-  count(redis.call('HGET', P .. 'job:' .. job, 'queue'), state, 1)
+-- Puts a job of this queue into a state, and sets other fields with it.
+local function set_state(job, queue, state, ...)
+  redis.call('HSET', P .. 'job:' .. job, 'state', state, ...)
+  count(queue, state, 1)
 end
 
 -- A golden job is one person's alone and goes with their lease.
 local function open_again(job)
-  quit_state(job)
-  if redis.call('HGET', P .. 'job:' .. job, 'part') == 'golden' then
+  local queue, part = quit_state(job)
+  if part == 'golden' then
     redis.call('DEL', P .. 'job:' .. job)
     return
   end
-  redis.call('HSET', P .. 'job:' .. job, 'holder', '', 'until', '', 'opened', '')
-  set_state(job, 'open')
+  set_state(job, queue, 'open', 'holder', '', 'until', '', 'opened', '')
   enter(job)
 end
 
@@ -218,20 +227,19 @@ end
 
 -- Ends a job: only its marker stays. Tickets stay a while, so that a verdict can be withdrawn.
 local function close(job, marker, now, keep_ms, ticket_ms)
-  quit_state(job)
-  local f = job_fields(job, 'queue', 'late', 'print')
-  if f[2] == '1' then count(f[1], 'late', -1) end
+  local queue, _, late, print, language = quit_state(job)
+  if late == '1' then count(queue, 'late', -1) end
   for _, member in ipairs(redis.call('SMEMBERS', P .. 'members:' .. job)) do
     redis.call('PEXPIRE', P .. 'ticket:' .. member, ticket_ms)
     redis.call('PEXPIRE', P .. 'of:' .. member, keep_ms)
   end
-  if f[3] ~= '' and redis.call('GET', P .. 'print:' .. f[3]) == job then redis.call('DEL', P .. 'print:' .. f[3]) end
-  redis.call('ZREM', P .. 'queue:' .. f[1], job)
-  redis.call('ZREM', P .. 'widens', job)
+  if print ~= '' and redis.call('GET', P .. 'print:' .. print) == job then redis.call('DEL', P .. 'print:' .. print) end
+  redis.call('ZREM', P .. 'queue:' .. queue, job)
+  if language ~= '' then redis.call('ZREM', P .. 'widens', job) end
   redis.call('ZREM', P .. 'due', job)
   redis.call('DEL', P .. 'job:' .. job, P .. 'members:' .. job, P .. 'notes:' .. job)
   redis.call('SET', P .. 'closed:' .. job, marker, 'PX', keep_ms)
-  flow(f[1], 'closed', now)
+  flow(queue, 'closed', now)
 end
 
 -- A person's decision answers one member of a job; the last one answered closes it.

@@ -1,7 +1,8 @@
 -- Hands out the jobs that stand first among those that this person may take, urgent ones always first.
 -- ARGV: person as JSON (id, lead, queues, languages, opt_outs, policies or false), how many, lease_ms, care as JSON
--- (day, points, mild), how many it may hold at once, only this job or '', the id of a golden job to mix in or ''.
--- Returns {reason, the jobs}: reason is '' or why there are fewer; a job is {id, its fields, its ticket}.
+-- (day, points, mild), how many it may hold at once, only this job or '', the id of a golden job to mix in or '',
+-- and the fields of a job that are wanted, of which the first two are its decision and its part.
+-- Returns {reason, the jobs}: reason is '' or why there are fewer; a job is {id, those fields, its ticket}.
 
 local person = cjson.decode(ARGV[1])
 local wanted, lease_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -11,7 +12,7 @@ local now = now_ms()
 
 -- A job may have been answered already, and its answer not be known again. And an emptied Redis knows of no job: that
 -- nothing is open would be a lie, told until the projection notices.
-if redis.call('EXISTS', P .. 'behind') == 1 or redis.call('EXISTS', P .. 'offsets') == 0 then return {'rebuild', {}} end
+if redis.call('EXISTS', P .. 'offsets', P .. 'behind') ~= 1 then return {'rebuild', {}} end
 while housekeep(now, 100) >= 100 do end
 
 local function set_of(list)
@@ -85,15 +86,23 @@ local function first_bucket(lane)
   end
 end
 
+-- Takes the job that stands first out of its bucket; returns it and its queue.
 local function first_job()
-  local bucket = first_bucket('urgent') or first_bucket('normal')
-  return bucket and redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0)[1]
+  local lane, bucket = 'urgent', first_bucket('urgent')
+  if not bucket then lane, bucket = 'normal', first_bucket('normal') end
+  if not bucket then return end
+  local waiting = P .. 'bucket:' .. bucket
+  local job = redis.call('ZPOPMIN', waiting)[1]
+  reset_head(lane, bucket, redis.call('ZRANGE', waiting, 0, 0, 'WITHSCORES'))
+  local queue = string.match(bucket, '^[^|]*')
+  count(queue, 'open', -1)
+  return job, queue
 end
 
 local function this_job()
   local bucket = bucket_of(only)
   local state = redis.call('HGET', P .. 'job:' .. only, 'state')
-  if bucket and state == 'open' and may(bucket) then return only end
+  if bucket and state == 'open' and may(bucket) then return only, quit_state(only) end
 end
 
 -- A job whose right answer is known, made up for this person from one that they have not met; it looks like any other.
@@ -111,8 +120,7 @@ local function golden_job(id)
           'born', string.format('%d', born), 'due', string.format('%d', born + 14400000), 'reviewers', '1',
           'part', 'golden', 'reason', 'band', 'print', '', 'state', 'leased', 'lease', '0', 'holder', '', 'until', '',
           'opened', '', 'widened', '', 'late', '', 'raised', '', 'saw', '[]', 'made', '[]', 'moved', '-1')
-        count(queue, 'leased', 1)
-        return id
+        return id, queue
       end
     end
   end
@@ -126,22 +134,25 @@ while #jobs < wanted do
     reason = 'holds'
     break
   end
-  local job
-  if only ~= '' then job = this_job() else job = golden ~= '' and golden_job(golden) or first_job() end
+  local job, queue
+  if only ~= '' then
+    job, queue = this_job()
+  else
+    if golden ~= '' then job, queue = golden_job(golden) end
+    if not job then job, queue = first_job() end
+  end
   golden = ''
   if not job then
     if reason == '' then reason = 'empty' end
     break
   end
   local lease = redis.call('INCR', P .. 'leases')
-  quit_state(job)
-  redis.call('HSET', P .. 'job:' .. job, 'lease', lease, 'holder', person.id, 'until', now + lease_ms, 'opened', now)
-  set_state(job, 'leased')
+  set_state(job, queue, 'leased', 'lease', lease, 'holder', person.id, 'until', now + lease_ms, 'opened', now)
   redis.call('ZADD', P .. 'until', now + lease_ms, job)
   redis.call('SADD', P .. 'held:' .. person.id, job)
-  local decision = redis.call('HGET', P .. 'job:' .. job, 'decision')
-  local kind = redis.call('HGET', P .. 'job:' .. job, 'part') == 'golden' and 'golden:' or 'ticket:'
-  jobs[#jobs + 1] = {job, redis.call('HGETALL', P .. 'job:' .. job), redis.call('GET', P .. kind .. decision)}
+  local fields = job_fields(job, unpack(ARGV, 8))
+  local kind = fields[2] == 'golden' and 'golden:' or 'ticket:'
+  jobs[#jobs + 1] = {job, fields, redis.call('GET', P .. kind .. fields[1])}
   holds = holds + 1
 end
 if #jobs == wanted then reason = '' end

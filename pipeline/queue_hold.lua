@@ -19,8 +19,7 @@ end
 
 -- Leaves a state but keeps the holder.
 local function to_state(state)
-  quit_state(job)
-  set_state(job, state)
+  set_state(job, quit_state(job), state)
   redis.call('SADD', P .. 'held:' .. f[2], job)
 end
 

@@ -24,8 +24,9 @@ local function open(id, decision, job, ticket)
       fields[#fields + 1] = value
     end
   end
+  local key = string.format('%.17g', key_of(job.born, job.harm))
   fields[#fields + 1] = 'key'
-  fields[#fields + 1] = key_of(job.born, job.harm)
+  fields[#fields + 1] = key
   local lane = string.match(redis.call('HGET', P .. 'queues', job.queue) or '', '^([^|]*)|') or 'normal'
   fields[#fields + 1] = 'lane'
   fields[#fields + 1] = lane
@@ -38,7 +39,7 @@ local function open(id, decision, job, ticket)
   if job.print ~= '' then redis.call('SET', P .. 'print:' .. job.print, id) end
   count(job.queue, 'open', 1)
   flow(job.queue, 'arrived', now)
-  enter(id)
+  enter_at(id, bucket_named(job.queue, job.language, job.policies, job.weight, job.need, job.barred), lane, key)
   opened = opened + 1
 end
 

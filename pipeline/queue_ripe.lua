@@ -5,14 +5,14 @@
 local now = now_ms()
 local out = {}
 for _, job in ipairs(redis.call('ZRANGEBYSCORE', P .. 'pending', '-inf', now, 'LIMIT', 0, tonumber(ARGV[1]))) do
-  local f = job_fields(job, 'state', 'lease', 'holder')
+  local f = job_fields(job, 'state', 'lease', 'holder', 'queue')
   local verdict = redis.call('GET', P .. 'verdict:' .. job)
   if not f[1] or not verdict then
     redis.call('ZREM', P .. 'pending', job)
   else
     if f[1] == 'pending' then
-      count(redis.call('HGET', P .. 'job:' .. job, 'queue'), 'pending', -1)
-      set_state(job, 'sending')
+      count(f[4], 'pending', -1)
+      set_state(job, f[4], 'sending')
     end
     redis.call('ZADD', P .. 'pending', now + tonumber(ARGV[2]), job)
     out[#out + 1] = {job, f[2], f[3], verdict}

@@ -3,6 +3,7 @@
 What the keys mean stands at the head of `queue.lua`; each command is one script, so it happens whole or not at all.
 """
 
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal
 from urllib.parse import quote, unquote
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from pipeline.care import Budget
 from pipeline.errors import ProjectionLostError
@@ -40,6 +41,13 @@ WITHDRAWABLE: Final = timedelta(days=7)
 RUN: Final = 16
 #: How many keys are deleted at once.
 _BATCH: Final = 1000
+
+#: The fields of a job that an entry is made of; `queue_claim.lua` wants the first two to be these.
+_FIELDS: Final = (
+    *("decision", "part", "queue", "lane", "language", "widened", "policies", "weight", "need"),
+    *("barred", "born", "due", "reviewers", "reason", "state", "lease", "holder", "until"),
+    *("opened", "late", "raised", "saw"),
+)
 
 #: What another file may catch without importing the client.
 Unavailable = RedisError
@@ -145,7 +153,8 @@ class ReviewQueue:
 
     url: str
     _redis: Any = field(init=False, repr=False)
-    _scripts: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+    _scripts: dict[str, str] = field(init=False, repr=False, default_factory=dict)
+    _digests: dict[str, str] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._redis = Redis.from_url(
@@ -155,7 +164,8 @@ class ReviewQueue:
         head = (folder / "queue.lua").read_text()
         for name in ("begin", "project", "claim", "hold", "ripe", "verdict", "review", "tick"):
             body = (folder / f"queue_{name}.lua").read_text()
-            self._scripts[name] = self._redis.register_script(head + body)
+            self._scripts[name] = head + body
+            self._digests[name] = hashlib.sha1(self._scripts[name].encode()).hexdigest()  # noqa: S324 -- Redis names scripts so
 
     def close(self) -> None:
         """Close the connections."""
@@ -380,10 +390,18 @@ class ReviewQueue:
             "mild": budget.mild,
         }
         reason, rows = self._run(
-            "claim", json.dumps(who), count, _ms(lease), json.dumps(care), at_most, only, golden
+            "claim",
+            json.dumps(who),
+            count,
+            _ms(lease),
+            json.dumps(care),
+            at_most,
+            only,
+            golden,
+            *_FIELDS,
         )
         return Handed(
-            entries=tuple(_entry(row[0].decode(), _pairs(row[1]), row[2]) for row in rows),
+            entries=tuple(_entry(row[0].decode(), row[1], row[2]) for row in rows),
             reason=reason.decode(),
         )
 
@@ -417,10 +435,10 @@ class ReviewQueue:
     def entry(self, name: str, *, ticket: bool = True) -> Entry | None:
         """Return an unclosed job by its id or by one of its decisions."""
         for job_id in dict.fromkeys((name, self.job_id(name))):
-            fields = self._redis.hgetall(f"{PREFIX}job:{job_id}")
-            if fields:
-                kind = "golden" if fields[b"part"] == b"golden" else "ticket"
-                blob_key = f"{PREFIX}{kind}:{fields[b'decision'].decode()}"
+            fields = self._redis.hmget(f"{PREFIX}job:{job_id}", _FIELDS)
+            if fields[0] is not None:
+                kind = "golden" if fields[1] == b"golden" else "ticket"
+                blob_key = f"{PREFIX}{kind}:{fields[0].decode()}"
                 blob = self._redis.get(blob_key) if ticket else None
                 return _entry(job_id, fields, blob)
         return None
@@ -540,7 +558,11 @@ class ReviewQueue:
         self._run("verdict", place, offset, job_id, _ms(KEEP), _ms(WITHDRAWABLE), *what)
 
     def _run(self, name: str, *args: Any) -> Any:
-        answer = self._scripts[name](keys=[f"{PREFIX}offsets"], args=args)
+        try:
+            answer = self._redis.evalsha(self._digests[name], 1, f"{PREFIX}offsets", *args)
+        except NoScriptError:
+            # A Redis that was emptied has forgotten the scripts, too.
+            answer = self._redis.eval(self._scripts[name], 1, f"{PREFIX}offsets", *args)
         if answer == b"LOST":
             raise ProjectionLostError
         return answer
@@ -582,8 +604,8 @@ def _fields(job: Job) -> dict[str, Any]:
     return fields
 
 
-def _entry(job_id: str, raw: Mapping[bytes, bytes], blob: bytes | None) -> Entry:
-    said = {name.decode(): value.decode() for name, value in raw.items()}
+def _entry(job_id: str, raw: Sequence[bytes], blob: bytes | None) -> Entry:
+    said = dict(zip(_FIELDS, [value.decode() for value in raw], strict=True))
     return Entry(
         job_id=job_id,
         decision_id=said["decision"],
@@ -595,8 +617,8 @@ def _entry(job_id: str, raw: Mapping[bytes, bytes], blob: bytes | None) -> Entry
         weight=int(said["weight"]),
         need=said["need"],
         barred=tuple(unquote(person) for person in said["barred"].split(",") if person),
-        born=_time(said["born"]) or datetime.now(UTC),
-        due=_time(said["due"]) or datetime.now(UTC),
+        born=_moment(said["born"]),
+        due=_moment(said["due"]),
         reviewers=int(said["reviewers"]),
         part=said["part"],
         reason=said["reason"],
@@ -607,7 +629,7 @@ def _entry(job_id: str, raw: Mapping[bytes, bytes], blob: bytes | None) -> Entry
         opened=_time(said["opened"]),
         late=said["late"] == "1",
         raised=said["raised"] == "1",
-        saw=tuple(Verdict.model_validate(v) for v in json.loads(said["saw"] or "[]")),
+        saw=tuple(Verdict.model_validate(v) for v in json.loads(said["saw"])),
         ticket=None if blob is None else unpack(blob),
     )
 
@@ -625,10 +647,6 @@ def bucket_of(entry: Entry) -> Bucket:
     )
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
 def _counts(raw: Mapping[bytes, bytes]) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in raw.items()}
 
@@ -642,7 +660,11 @@ def _stamp(moment: datetime) -> int:
 
 
 def _time(text: str | bytes) -> datetime | None:
-    return datetime.fromtimestamp(float(text) / 1000, UTC) if text else None
+    return _moment(text) if text else None
+
+
+def _moment(text: str | bytes) -> datetime:
+    return datetime.fromtimestamp(float(text) / 1000, UTC)
 
 
 def server(url: str) -> dict[str, str]:

@@ -215,8 +215,10 @@ def _open(person: Person, name: str, queue: Queue) -> bool:
     named = person.queues is None or name in person.queues
     if queue.sealed:
         named = name in person.sealed
-    reads = not queue.languages or bool(set(queue.languages) & set(person.languages))
-    return named and reads and set(queue.skills) <= set(person.skills)
+    if not named:
+        return False
+    reads = not queue.languages or any(spoken in person.languages for spoken in queue.languages)
+    return reads and all(skill in person.skills for skill in queue.skills)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

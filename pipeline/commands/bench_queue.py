@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--seconds", default=60.0, show_default=True, help="How long they work.")
 @click.option(
     "--at-once",
-    default=2,
+    default=4,
     show_default=True,
     help="Reviewers in each of two processes who act in the same moment; the others take turns.",
 )
