@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pipeline import redis
 from pipeline.calibration import MAX_AGE, CalibrationError, Calibrations
 from pipeline.config import ClassifierSettings, Settings
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RefusedError
 from pipeline.knock import knock
 from pipeline.sending import access
 from policies.folder import inspect
@@ -53,6 +53,7 @@ def examine(settings: Settings, *, models: bool = True) -> Iterator[Diagnosis]:
     yield _redis(settings)
     yield from _store(settings)
     yield from _text_in_pictures(settings)
+    yield from _provider(settings)
     yield from _ray(settings)
     if models and policies is not None:
         yield from _classifiers(settings, policies)
@@ -229,6 +230,33 @@ def _text_in_pictures(settings: Settings) -> Iterator[Diagnosis]:
             state="wrong",
             says="WEIR_MEDIA_READ_TEXT is on and RapidOCR is not installed: no medium could be prepared",
             remedy="pip install 'weir-moderation[ocr]'",
+        )
+
+
+def _provider(settings: Settings) -> Iterator[Diagnosis]:
+    issuer = settings.oidc.issuer
+    if not issuer:
+        return
+    from pipeline.issuer import description
+
+    try:
+        description(issuer)
+    except RefusedError as error:
+        yield Diagnosis(
+            of="sign-in",
+            state="wrong",
+            says=str(error),
+            remedy="mend WEIR_OIDC_ISSUER: it reads exactly as the provider names itself",
+        )
+        return
+    if settings.oidc.client_id:
+        yield Diagnosis(of="sign-in", state="well", says=f"{issuer} describes itself")
+    else:
+        yield Diagnosis(
+            of="sign-in",
+            state="wrong",
+            says=f"{issuer} describes itself, but does not know by which name we come",
+            remedy="set WEIR_OIDC_CLIENT_ID, as the provider has it",
         )
 
 

@@ -10,7 +10,7 @@
 -- weir:{review}:members:JOB       set     the decisions that a job answers
 -- weir:{review}:of:DECISION       string  the job of a decision, where the job is not named after it
 -- weir:{review}:print:PRINT       string  the open job that all decisions of this fingerprint join
--- weir:{review}:closed:JOB        string  JSON of who closed it and how; kept as long as the log
+-- weir:{review}:closed:JOB        string  JSON of who closed it, how and in which queue; kept as long as the log
 -- weir:{review}:tops:LANE         zset    GROUP -> key of its first job; GROUP is queue|language|weight|need, where
 --                                         the language is empty for anybody and `*` once anybody may take it
 -- weir:{review}:heads:LANE:GROUP  zset    bucket -> key of its first job
@@ -221,12 +221,12 @@ local function exists(job)
 end
 
 -- What a closed job leaves behind.
-local function marker_of(how, verdict, by, made, now)
-  return cjson.encode({how = how, verdict = verdict, by = by, made = made, at = now})
+local function marker_of(how, queue, verdict, by, made, now)
+  return cjson.encode({how = how, queue = queue, verdict = verdict, by = by, made = made, at = now})
 end
 
 -- Ends a job: only its marker stays. Tickets stay a while, so that a verdict can be withdrawn.
-local function close(job, marker, now, keep_ms, ticket_ms)
+local function close(job, how, verdict, by, made, now, keep_ms, ticket_ms)
   local queue, _, late, print, language = quit_state(job)
   if late == '1' then count(queue, 'late', -1) end
   for _, member in ipairs(redis.call('SMEMBERS', P .. 'members:' .. job)) do
@@ -238,7 +238,7 @@ local function close(job, marker, now, keep_ms, ticket_ms)
   if language ~= '' then redis.call('ZREM', P .. 'widens', job) end
   redis.call('ZREM', P .. 'due', job)
   redis.call('DEL', P .. 'job:' .. job, P .. 'members:' .. job, P .. 'notes:' .. job)
-  redis.call('SET', P .. 'closed:' .. job, marker, 'PX', keep_ms)
+  redis.call('SET', P .. 'closed:' .. job, marker_of(how, queue, verdict, by, made, now), 'PX', keep_ms)
   flow(queue, 'closed', now)
 end
 
@@ -255,7 +255,7 @@ local function settle(job, member, made, verdict, by, now, keep_ms, ticket_ms)
       if known == made then return end
     end
     list[#list + 1] = made
-    redis.call('SET', P .. 'closed:' .. job, marker_of('verdict', verdict, by, list, now), 'PX', keep_ms)
+    redis.call('SET', P .. 'closed:' .. job, marker_of('verdict', old.queue, verdict, by, list, now), 'PX', keep_ms)
     return
   end
   if redis.call('SREM', P .. 'members:' .. job, member) == 0 then return end
@@ -264,7 +264,7 @@ local function settle(job, member, made, verdict, by, now, keep_ms, ticket_ms)
   local list = cjson.decode(redis.call('HGET', P .. 'job:' .. job, 'made') or '[]')
   list[#list + 1] = made
   if redis.call('SCARD', P .. 'members:' .. job) == 0 then
-    close(job, marker_of('verdict', verdict, by, list, now), now, keep_ms, ticket_ms)
+    close(job, 'verdict', verdict, by, list, now, keep_ms, ticket_ms)
     return
   end
   redis.call('HSET', P .. 'job:' .. job, 'made', cjson.encode(list), 'decision',

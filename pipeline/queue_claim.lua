@@ -113,11 +113,11 @@ local function golden_job(id)
       local decision, bucket = goldens[i], goldens[i + 1]
       if may(bucket) and redis.call('SADD', P .. 'met:' .. person.id, decision) == 1 then
         local language, named, weight = string.match(bucket, '^[^|]*|([^|]*)|([^|]*)|([^|]*)|')
-        local lane = string.match(redis.call('HGET', P .. 'queues', queue) or '', '^([^|]*)|') or 'normal'
+        local lane, due_ms = string.match(redis.call('HGET', P .. 'queues', queue) or 'normal|86400000|', '^([^|]*)|([^|]*)|')
         local born = now - 60000 * tonumber(string.sub(string.format('%d', now), -2)) / 10
         redis.call('HSET', P .. 'job:' .. id, 'decision', decision, 'queue', queue, 'lane', lane, 'language', language,
           'policies', named, 'weight', weight, 'need', 'reviewer', 'barred', '', 'harm', '0', 'key', '0',
-          'born', string.format('%d', born), 'due', string.format('%d', born + 14400000), 'reviewers', '1',
+          'born', string.format('%d', born), 'due', string.format('%d', born + due_ms), 'reviewers', '1',
           'part', 'golden', 'reason', 'band', 'print', '', 'state', 'leased', 'lease', '0', 'holder', '', 'until', '',
           'opened', '', 'widened', '', 'late', '', 'raised', '', 'saw', '[]', 'made', '[]', 'moved', '-1')
         return id, queue

@@ -99,7 +99,7 @@ local function apply(item, ticket)
       redis.call('DEL', P .. 'ticket:' .. supersedes)
     else
       redis.call('SET', P .. 'of:' .. item.decision, root, 'PX', keep_ms)
-      close(root, marker_of('superseded', '', '', {}, now), now, keep_ms, ticket_ms)
+      close(root, 'superseded', '', '', {}, now, keep_ms, ticket_ms)
     end
   elseif job then
     local shared = job.print ~= '' and redis.call('GET', P .. 'print:' .. job.print)

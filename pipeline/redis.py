@@ -110,6 +110,7 @@ class Marker:
     """What a closed job left behind."""
 
     how: str  # verdict, superseded
+    queue: str  # in which it was closed
     verdict_id: str
     by: str
     made: tuple[str, ...]
@@ -456,6 +457,7 @@ class ReviewQueue:
                 said = json.loads(body)
                 return Marker(
                     how=said["how"],
+                    queue=said["queue"],
                     verdict_id=said["verdict"],
                     by=unquote(said["by"]),
                     made=tuple(said["made"] or ()),
@@ -478,9 +480,17 @@ class ReviewQueue:
         return [json.loads(note) for note in self._redis.lrange(f"{PREFIX}notes:{job_id}", 0, -1)]
 
     def held(self, person: str) -> list[Entry]:
-        """Return the jobs that this person holds."""
-        names = sorted(self._redis.smembers(f"{PREFIX}held:{safe(person)}"))
-        return [e for name in names if (e := self.entry(name.decode())) is not None]
+        """Return the jobs that this person holds, the first that they took first, without their tickets.
+
+        They are no more than a claim lets one person hold.
+        """
+        names = [name.decode() for name in self._redis.smembers(f"{PREFIX}held:{safe(person)}")]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hmget(f"{PREFIX}job:{name}", _FIELDS)
+            rows = zip(names, pipe.execute(), strict=True)
+        found = [_entry(name, row, None) for name, row in rows if row[0] is not None]
+        return sorted(found, key=lambda entry: entry.lease)
 
     def exposure(self, person: str) -> dict[str, str]:
         """Return what this person has borne: day, points, run, last, rest."""

@@ -58,6 +58,20 @@ PERMITS: Final[Mapping[str, frozenset[str]]] = {
     "wellbeing_page": CARING,
 }
 
+#: Route -> how many such calls one person may make in a minute; all that is not named shares the last number. They are
+#: far above what the fastest reviewer needs, and far below what copies a queue out or keeps the log busy.
+LIMITS: Final[Mapping[str, int]] = {
+    "reveal": 300,
+    "medium": 1200,
+    "figures": 60,
+    "lead_stream": 60,
+    "duty": 120,
+}
+_LIMIT: Final = 3000
+#: How many calls one address may make in a minute to routes that are open to everybody and guess at something.
+_GUESSES: Final = 60
+_MINUTE_S: Final = 60
+
 
 class TurnedAwayError(Exception):
     """Raised when a request is refused before any route runs; `status` says how."""
@@ -129,17 +143,35 @@ async def guard(request: Request) -> None:
     if permits is None:
         raise TurnedAwayError(403, "nobody may do this")
     if not permits:
+        await run_in_threadpool(_count_guess, request)
         return
     visit = await run_in_threadpool(_visit, site_of(request), request.cookies.get(COOKIE, ""))
     if visit is None:
         raise TurnedAwayError(401, "sign in first")
     request.state.visit = visit
+    await run_in_threadpool(_count, request, visit)
     if not permits & set(visit.account.roles):
         raise TurnedAwayError(403, f"this is for: {', '.join(sorted(permits))}")
     if request.method not in {"GET", "HEAD"}:
         sent = request.headers.get("x-csrf-token") or await _field(request)
         if not secrets.compare_digest(sent.encode(), visit.csrf.encode()):
             raise TurnedAwayError(403, "the page is too old: load it again")
+
+
+def _count(request: Request, visit: Visit) -> None:
+    route = request.scope["route"].name
+    name, most = (route, LIMITS[route]) if route in LIMITS else ("any", _LIMIT)
+    if site_of(request).shelf.count(f"calls:{visit.id}:{name}", within_s=_MINUTE_S) > most:
+        raise TurnedAwayError(429, f"more than {most} such calls in a minute: wait a minute")
+
+
+def _count_guess(request: Request) -> None:
+    """Count calls by which somebody could guess an invitation; signing in has counts of its own."""
+    if request.scope["route"].name != "welcome":
+        return
+    address = request.client.host if request.client else ""
+    if site_of(request).shelf.count(f"guesses:{address}", within_s=_MINUTE_S) > _GUESSES:
+        raise TurnedAwayError(429, "too many tries: wait a minute")
 
 
 def _visit(site: Site, token: str) -> Visit | None:

@@ -41,7 +41,6 @@ class Neighbours:
         if entry.ticket is None or entry.part == "golden":
             return {"similar": [], "author_before": []}
         if self._sealed(entry.queue):
-            self.forget(entry.job_id)
             return {"similar": [], "author_before": []}
         decision = entry.ticket.decision
         alike = [f"alike:{digest}" for digest in decision.content.media]
@@ -53,15 +52,6 @@ class Neighbours:
         for name in (*alike, *author):
             self._shelf.push(name, entry.job_id, keep=_KEPT, for_s=_FOR_S)
         return found
-
-    def answered(self, entry: Entry) -> None:
-        """Remember in which queue a job was answered: what was answered in no open one is never shown."""
-        if not self._sealed(entry.queue):
-            self._shelf.put(f"answered:{entry.job_id}", entry.queue, for_s=_FOR_S)
-
-    def forget(self, job_id: str) -> None:
-        """Forget where a job was answered: it has gone, or may go, where nothing of it is to be shown."""
-        self._shelf.drop(f"answered:{job_id}")
 
     def _shown(
         self, entry: Entry, person: Person, names: list[str], *, hidden: bool
@@ -86,12 +76,11 @@ class Neighbours:
                 return None
             text = waiting.ticket.event.text
             return {"caption": text[:_CAPTION], "became": "waits for a person", "at": None}
-        queue = self._shelf.get(f"answered:{job_id}")
         made = next((t for m in marker.made if (t := self._desk.queue.ticket(m)) is not None), None)
-        if queue is None or made is None or (hidden and made.decision.decided_by != "person"):
+        if made is None or (hidden and made.decision.decided_by != "person"):
             return None
         at_issue = tuple(f.policy for f in made.decision.findings if f.outcome != "none")
-        if not self._may(person, queue, at_issue):
+        if not self._may(person, marker.queue, at_issue):
             return None
         return {
             "caption": made.event.text[:_CAPTION],

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from pipeline.config import Oidc
 from pipeline.errors import RefusedError
+from pipeline.issuer import description
 from pipeline.people import Account, Role
 
 _ALGORITHMS: Final = ("RS256", "PS256", "ES256", "ES384", "Ed25519")
@@ -132,20 +133,8 @@ class Provider:
         """Return how the provider describes itself, and its keys."""
         with self._lock:
             if self._told is None or anew or time.monotonic() - self._told[0] > _FRESH_S:
-                self._told = (time.monotonic(), *self._read())
+                self._told = (time.monotonic(), *description(self.settings.issuer))
             return self._told[1], self._told[2]
-
-    def _read(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        issuer = self.settings.issuer
-        address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-        try:
-            described = httpx2.get(address, timeout=_TIMEOUT_S).raise_for_status().json()
-            if described["issuer"] != issuer:
-                raise RefusedError(f"{address} describes another issuer: {described['issuer']}")
-            keys = httpx2.get(described["jwks_uri"], timeout=_TIMEOUT_S).raise_for_status().json()
-        except (httpx2.HTTPError, ValueError, KeyError) as error:
-            raise RefusedError(f"{address} cannot be read: {error}") from error
-        return dict(described), dict(keys)
 
 
 def account_of(claims: Mapping[str, Any], settings: Oidc) -> tuple[str, Account]:

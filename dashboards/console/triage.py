@@ -98,7 +98,8 @@ def claim(body: Claim, site: Here, visit: Who) -> dict[str, Any]:
     if until is not None:
         return {"jobs": [], "reason": "break", "until": until}
     held = [e for e in site.desk.held(person) if e.state == "leased" and e.job_id not in body.have]
-    entries = held[: body.want]
+    whole = [site.desk.entry(entry.job_id) for entry in held[: body.want]]
+    entries = [entry for entry in whole if entry is not None and entry.holder == person.id]
     reason = ""
     if len(entries) < body.want:
         handed = _open_desk(site).claim(person, count=body.want - len(entries))
@@ -169,10 +170,7 @@ def answer(body: Said, site: Here, visit: Who) -> dict[str, Any]:
         saw_model=not blind(body.job, site.blind),
         revealed_s=site.clock.seconds(person, body.job, body.lease),
     )
-    entry = site.desk.entry(body.job)
     verdict = site.desk.resolve(person, body.job, body.lease, said)
-    if entry is not None:
-        site.neighbours.answered(entry)
     site.audit(visit.id, "answered", job_id=body.job, detail=f"verdict {verdict.verdict_id}")
     return {"undo_s": site.desk.rules.undo_for.total_seconds()}
 
@@ -205,7 +203,6 @@ def skip(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
 def move(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
     """Move a job to another queue."""
     _let_go(site, visit.person, body)
-    site.neighbours.forget(body.job)
     site.desk.move(visit.person, body.job, body.queue, body.reason, lease=body.lease)
     return {}
 
@@ -214,7 +211,6 @@ def move(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
 def escalate(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
     """Move a job to the queue of a reason of escalation."""
     _let_go(site, visit.person, body)
-    site.neighbours.forget(body.job)
     site.desk.escalate(visit.person, body.job, body.lease, body.reason, body.note)
     return {}
 
@@ -267,8 +263,9 @@ def _open_desk(site: Site) -> Desk:
 
 
 def _held(site: Site, person: Person, lease: Lease) -> Entry:
-    held = next((e for e in site.desk.held(person) if e.job_id == lease.job), None)
-    if held is None or held.lease != lease.lease or held.state != "leased":
+    held = site.desk.entry(lease.job)
+    mine = held is not None and held.job_id == lease.job and held.holder == person.id
+    if held is None or not mine or held.lease != lease.lease or held.state != "leased":
         raise LeaseLostError(f"{person.id} does not hold {lease.job} under this lease: claim again")
     return held
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from dashboards.console import duty, lead, own, sign_in, signing, triage
-from dashboards.console.access import COOKIE, PERMITS
+from dashboards.console.access import COOKIE, LIMITS, PERMITS
 from pipeline.errors import RefusedError
 from pipeline.people import ROLES, Account, Accounts, Preferences, add, hashed, newest, read
 
@@ -106,6 +106,27 @@ def test_too_many_tries_are_refused_right_or_wrong(house: Any) -> None:
         house.site.shelf.count("tries:account:ann", within_s=300)
 
     answer = post(f"{house.url}/sign-in", data={"identity": "ann", "password": PASSWORD})
+
+    assert answer.status_code == 429
+
+
+@pytest.mark.parametrize(("route", "path"), [("any", "/own"), ("figures", "/api/figures")])
+def test_nobody_calls_without_end(house: Any, route: str, path: str) -> None:
+    """Beyond so many calls in a minute a person is refused, and nobody else with them."""
+    most = LIMITS.get(route, 3000)
+    house.site.shelf.tally(f"calls:lea:{route}", most - 1, for_s=60)
+    lea, whole = house.cookie("lea"), house.cookie("all")
+
+    statuses = [get(house.url + path, cookies=who).status_code for who in (lea, lea, whole)]
+
+    assert statuses == [200, 429, 200]
+
+
+def test_invitations_are_not_guessed(house: Any) -> None:
+    """Whoever tries many words as an invitation is refused for a while, even with the right ones."""
+    house.site.shelf.tally("guesses:127.0.0.1", 60, for_s=60)
+
+    answer = get(f"{house.url}/welcome", params={"token": "an invitation"})
 
     assert answer.status_code == 429
 

@@ -88,7 +88,6 @@ def fill(house: Any) -> None:
         account = house.site.accounts.find(person).person(person)
         [entry] = house.site.desk.claim(account).entries
         house.site.neighbours.of(entry, account, hidden=False)
-        house.site.neighbours.answered(entry)
         said = VerdictAnswer.model_validate(
             {"policy": "weapons", "answer": keys[0], "clause": keys[1]}
         )

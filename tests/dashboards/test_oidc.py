@@ -20,7 +20,8 @@ from playwright.sync_api import expect
 
 from dashboards.console.oidc import Provider, account_of
 from infra.embedded.ports import free_port, wait_for
-from pipeline.config import Oidc
+from pipeline import doctor
+from pipeline.config import Oidc, Settings
 from pipeline.errors import RefusedError
 
 SLOW_S = 120
@@ -97,6 +98,27 @@ def test_the_browser_goes_to_the_provider_and_back(provided: Any) -> None:
     lead = provided.page("lea", "/lead")
     expect(lead.locator("#people")).to_contain_text("Eva: available")
     assert provided.seen()[0]["by"] == "eva"
+
+
+def test_the_doctor_looks_at_the_provider(issuer: str) -> None:
+    """A provider that describes itself is well; one that is away, goes by another name or does not know us is not."""
+
+    def told(**said: str) -> tuple[str, str]:
+        nowhere = {"redis": {"url": f"redis://localhost:{free_port()}/0"}}
+        settings = Settings.model_validate(nowhere | {"oidc": said})
+        (found,) = doctor._provider(settings)
+        return found.state, found.says + found.remedy
+
+    assert told(issuer=issuer, client_id="weir")[0] == "well"
+    for said, word in {
+        (f"http://localhost:{free_port()}", "weir"): "cannot be read",
+        (f"{issuer}/", "weir"): "describes another issuer",
+        (issuer, ""): "WEIR_OIDC_CLIENT_ID",
+        ("no address", "weir"): "WEIR_OIDC_ISSUER",
+    }.items():
+        state, words = told(issuer=said[0], client_id=said[1])
+        assert state == "wrong"
+        assert word in words
 
 
 def test_claims_become_roles_and_the_rest_of_an_account(provided: Any) -> None:

@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
         self.queue.begin("moderation.reviews", 0, 0)
         self.open: dict[str, Known] = {}
         self.job_ids: dict[str, str] = {}
-        self.closed: set[str] = set()
+        self.closed: dict[str, str] = {}
         self.prints: dict[str, str] = {}
         self.offset = 0
         self.verdicts = 0
@@ -299,7 +299,7 @@ class Machine(RuleBasedStateMachine):
     def end(self, known: Known) -> None:
         """Close a job in the model."""
         del self.open[known.id]
-        self.closed.add(known.id)
+        self.closed[known.id] = known.job.queue
 
     @rule(
         data=st.data(),
@@ -622,6 +622,34 @@ class Machine(RuleBasedStateMachine):
             known.part, known.saw = "first", ()
             known.job = replace(known.job, need="reviewer")
 
+    @precondition(lambda self: self.answered)
+    @rule(data=st.data(), again=st.booleans())
+    def is_withdrawn(self, data: st.DataObject, again: bool) -> None:  # noqa: FBT001
+        """A verdict in the place of the one that closed a job leaves it closed, and is what its marker names."""
+        job_id = data.draw(st.sampled_from(sorted(self.answered)))
+        member, job = self.answered[job_id]
+        verdict = f"w{self.verdicts}"
+        before = [d.closed for d in self.queue.depths(QUEUES)]
+        # Its members' decisions come one by one, and what is read again changes nothing.
+        made = [(f"p-{member}", f"{verdict}-1"), (f"p-{member}", f"{verdict}-2")]
+        for pairs in (made, made) if again else (made,):
+            self.queue.apply_close(
+                "moderation.verdicts", 0, self.verdicts, job_id,
+                verdict_id=verdict, by="bob", made=pairs,
+            )  # fmt: skip
+        self.verdicts += 1
+        marker = self.queue.marker(job_id)
+        assert marker is not None
+        assert (marker.how, marker.verdict_id, marker.by) == ("verdict", verdict, "bob")
+        assert marker.made == (f"{verdict}-1", f"{verdict}-2")
+        assert marker.queue == job.queue
+        assert self.queue.marker(f"{verdict}-1") == marker
+        assert [d.closed for d in self.queue.depths(QUEUES)] == before
+        self.project(
+            replace(job, decision_id=f"{verdict}-1"), supersedes=f"p-{member}", person="bob"
+        )
+        assert self.queue.entry(job_id) is None
+
     # What must always hold.
 
     @invariant()
@@ -655,9 +683,11 @@ class Machine(RuleBasedStateMachine):
             assert entry.state == known.state
             assert {t.decision.decision_id for t in self.queue.members(known.id)} == known.members
             assert [n["kind"] for n in self.queue.notes(known.id)] == self.noted.get(known.id, [])
-        for closed in self.closed:
+        for closed, queue in self.closed.items():
             assert self.queue.entry(closed) is None
-            assert self.queue.marker(closed) is not None
+            marker = self.queue.marker(closed)
+            assert marker is not None
+            assert marker.queue == queue
 
 
 @pytest.fixture
