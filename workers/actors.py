@@ -1,6 +1,7 @@
 """What runs inside the pool's actors: preparing media, and a classifier with its lessons; Ray is not known here."""
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -71,10 +72,23 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One upload as it travels to a classifier: a reference to its pictures, its text, and the text in them."""
+class Place:
+    """Where the pictures of one upload lie: in which object of the store, how large that is, and at which place in it.
 
-    pictures: Any
+    Uploads that were prepared in one call share an object: keeping book of one costs the store's processes more than
+    decoding a picture does.
+    """
+
+    reference: Any
+    bytes: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One upload as it travels to a classifier: where its pictures are, its text, and the text in them."""
+
+    pictures: Place | None
     caption: str
     text_in_image: str = ""
 
@@ -162,8 +176,9 @@ class Judge:
         *,
         watch: Watch,
         node: str,
-        borrow: Callable[[Sequence[Any]], list[tuple[Picture, ...] | Lost]],
+        borrow: Callable[[Sequence[Any]], list[Sequence[tuple[Picture, ...]] | Lost]],
     ) -> None:
+        """Make it; `borrow` returns what lies behind each reference: the pictures of one upload after the other."""
         self._classifier = classifier
         self._watch = watch
         self._node = node
@@ -265,14 +280,20 @@ class Judge:
             return item if isinstance(item, Lost) else self._classifier.explain(item, findings)
 
     def _items(self, seen: Sequence[Seen]) -> list[Item | Lost]:
-        borrowed = iter(self._borrow([s.pictures for s in seen if s.pictures is not None]))
+        places = [one.pictures for one in seen if one.pictures is not None]
+        references = list(dict.fromkeys(place.reference for place in places))
+        borrowed = dict(zip(references, self._borrow(references), strict=True))
         items: list[Item | Lost] = []
         for one in seen:
-            pictures = () if one.pictures is None else next(borrowed)
+            pictures: tuple[Picture, ...] = ()
+            if one.pictures is not None:
+                found = borrowed[one.pictures.reference]
+                if isinstance(found, Lost):
+                    items.append(found)
+                    continue
+                pictures = found[one.pictures.number]
             items.append(
-                pictures
-                if isinstance(pictures, Lost)
-                else Item(pictures=pictures, caption=one.caption, text_in_image=one.text_in_image)
+                Item(pictures=pictures, caption=one.caption, text_in_image=one.text_in_image)
             )
         return items
 
@@ -310,13 +331,21 @@ def _out_of_memory(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """The media of one upload, prepared: a reference to its pictures, None where it has none."""
+    """The media of one upload, prepared: where its pictures are, None where it has none."""
 
-    pictures: Any
-    bytes: int
+    pictures: Place | None
     media_digests: tuple[str, ...]
     stages_ms: tuple[tuple[str, float], ...]
     text_in_image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """The media of one upload, prepared and not yet put into the store."""
+
+    prepared: Prepared
+    text_in_image: str
+    stages_ms: tuple[tuple[str, float], ...]
 
 
 class Preparer:
@@ -329,10 +358,19 @@ class Preparer:
         *,
         watch: Watch,
         node: str,
-        keep: Callable[[tuple[Picture, ...]], Any],
+        keep: Callable[[Sequence[tuple[Picture, ...]]], Any],
         text: Callable[[Sequence[Picture]], str] | None = None,
     ) -> None:
-        """Make it; `text` returns the text in pictures, None where it is not wanted."""
+        """Make it.
+
+        Args:
+            store: Of the media.
+            bounds: On what they may cost.
+            watch: Of this process.
+            node: The machine that it runs on.
+            keep: Puts the pictures of several uploads into the object store, and returns a reference to them.
+            text: Returns the text in pictures; None where it is not wanted.
+        """
         self._text = text
         self._store = store
         self._bounds = bounds
@@ -340,7 +378,7 @@ class Preparer:
         self._node = node
         self._keep = keep
         self._threads = ThreadPoolExecutor(max_workers=_THREADS)
-        self._started: dict[int, tuple[float, Future[Kept]]] = {}
+        self._started: dict[int, tuple[float, Future[_Ready]]] = {}
         self._lock = threading.Lock()
 
     def describe(self, number: int) -> Described:
@@ -379,9 +417,36 @@ class Preparer:
                         self._started[ticket] = now_s, future
                 futures = [self._started[ticket][1] for ticket, _ in uploads]
             wait(futures, timeout=wait_s)
-            return [self._outcome(t, f) for (t, _), f in zip(uploads, futures, strict=True)]
+            return self._kept(
+                [self._outcome(t, f) for (t, _), f in zip(uploads, futures, strict=True)]
+            )
 
-    def _outcome(self, ticket: int, future: Future[Kept]) -> Kept | WorkerError | Crashed | None:
+    def _kept(
+        self, outcomes: Sequence[_Ready | WorkerError | Crashed | None]
+    ) -> list[Kept | WorkerError | Crashed | None]:
+        """Put the pictures of all that are ready into the store, as one object."""
+        started_s = time.perf_counter()
+        groups = [o.prepared.pictures for o in outcomes if isinstance(o, _Ready)]
+        groups = [pictures for pictures in groups if pictures]
+        size = sum(picture.pixels.nbytes for pictures in groups for picture in pictures)
+        reference = self._keep(groups) if groups else None
+        keep_ms = round((time.perf_counter() - started_s) * _MS, 3)
+        numbers = itertools.count()
+        return [
+            Kept(
+                pictures=Place(reference, size, next(numbers)) if one.prepared.pictures else None,
+                media_digests=one.prepared.media_digests,
+                stages_ms=(*one.stages_ms, ("keep", keep_ms)),
+                text_in_image=one.text_in_image,
+            )
+            if isinstance(one, _Ready)
+            else one
+            for one in outcomes
+        ]
+
+    def _outcome(
+        self, ticket: int, future: Future[_Ready]
+    ) -> _Ready | WorkerError | Crashed | None:
         if not future.done():
             return None
         with self._lock:
@@ -393,23 +458,12 @@ class Preparer:
         except Exception as error:  # noqa: BLE001 -- the actor's edge: the upload is to blame
             return Crashed(f"{type(error).__name__}: {error}"[:500])
 
-    def _prepare(self, upload: Upload) -> Kept:
-        started_s = time.perf_counter()
+    def _prepare(self, upload: Upload) -> _Ready:
         prepared: Prepared = prepare(upload, self._store, self._bounds)
-        size = sum(picture.pixels.nbytes for picture in prepared.pictures)
         stages_ms = prepared.stages_ms
         text = ""
         if self._text is not None and prepared.pictures:
             reading_s = time.perf_counter()
             text = self._text(prepared.pictures)
             stages_ms += (("ocr", round((time.perf_counter() - reading_s) * _MS, 3)),)
-        pictures = self._keep(prepared.pictures) if prepared.pictures else None
-        spent_ms = (time.perf_counter() - started_s) * _MS
-        known_ms = sum(ms for _, ms in stages_ms)
-        return Kept(
-            pictures=pictures,
-            bytes=size,
-            media_digests=prepared.media_digests,
-            stages_ms=(*stages_ms, ("keep", round(max(0.0, spent_ms - known_ms), 3))),
-            text_in_image=text,
-        )
+        return _Ready(prepared=prepared, text_in_image=text, stages_ms=stages_ms)

@@ -62,11 +62,9 @@ def reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def flattened(image: Image.Image) -> list[Image.Image]:
-    """Return the picture over white, and over black too where it has ink that white swallows."""
+    """Return the picture over white, and over black too where it has ink that white swallows; an opaque one itself."""
     if image.mode != "RGBA":
-        return [
-            image.convert("RGB")
-        ]  # a copy of its own; the readers' is drawn over by the next frame
+        return [image if image.mode == "RGB" else image.convert("RGB")]
     over_white = _over(image, (255, 255, 255, 255))
     alpha = np.asarray(image.getchannel("A"))
     swallowed = (alpha >= _SHOWN) & (np.asarray(over_white).min(axis=2) >= _LIGHT)

@@ -293,7 +293,7 @@ class Dispatch:
             bench.work(now_s)
 
     def _prepared(self, passage: Passage, kept: Kept, now_s: float) -> None:
-        self._window.fill(passage, kept.pictures, kept.bytes)
+        self._window.fill(passage, kept.pictures)
         passage.since_s = now_s
         if passage.wanted is not None:
             self._want_reasons(passage)

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from policies.question import Part, Question
+from workers.actors import Place
 from workers.classifier import Classification, Rationale
 from workers.upload import Settle, Upload
 
@@ -43,9 +44,8 @@ class Passage:
     settle: Settle | None = None
     #: When it began to wait for whatever it waits for now; monotonic.
     since_s: float
-    #: A reference to its pictures in the object store, and how large they are.
-    pictures: Any = None
-    pictures_bytes: int = 0
+    #: Where its pictures are in the object store.
+    pictures: Place | None = None
     media_digests: tuple[str, ...] = ()
     text_in_image: str = ""
     stages_ms: list[tuple[str, float]] = field(default_factory=list)

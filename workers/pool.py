@@ -133,7 +133,7 @@ def _leave() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _borrow(references: Sequence[Any]) -> list[tuple[Picture, ...] | Lost]:
+def _borrow(references: Sequence[Any]) -> list[Sequence[tuple[Picture, ...]] | Lost]:
     """Return the pictures behind the references; whatever process kept them may be gone by now."""
     if not references:
         return []

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
+import numpy as np
+
 from policies.question import Part, Question
 from workers.classifier import Classification, Item, Rationale, asked
 from workers.errors import CheckpointError, MediaRefusedError
@@ -129,7 +131,10 @@ class StubClassifier:
         words = zlib.crc32(f"{item.caption}\0{item.text_in_image}".encode(errors="surrogatepass"))
         reading = "caption" in self._reads and bool(item.caption or item.text_in_image)
         seen = (
-            [(zlib.crc32(p.pixels.tobytes(), words if reading else 0), p) for p in item.pictures]
+            [
+                (zlib.crc32(np.ascontiguousarray(p.pixels), words if reading else 0), p)
+                for p in item.pictures
+            ]
             if "image" in self._reads
             else []
         )

@@ -1,7 +1,9 @@
 """How many uploads' pictures there are at once: a window for those under way, a bound for those that are kept."""
 
 from collections import OrderedDict
+from typing import Any
 
+from workers.actors import Place
 from workers.passage import Passage
 
 
@@ -18,6 +20,8 @@ class Window:
         self._inside = 0
         self._bytes = 0
         self._kept: OrderedDict[Passage, None] = OrderedDict()
+        #: How many uploads are left whose pictures lie in an object of the store; with the last one it goes.
+        self._sharing: dict[Any, int] = {}
 
     @property
     def inside(self) -> int:
@@ -42,11 +46,16 @@ class Window:
             passage.in_window = False
             self._inside -= 1
 
-    def fill(self, passage: Passage, pictures: object, size_bytes: int) -> None:
+    def fill(self, passage: Passage, pictures: Place | None) -> None:
         """Note the pictures of an upload."""
         self.drop(passage)
-        passage.pictures, passage.pictures_bytes = pictures, size_bytes
-        self._bytes += size_bytes
+        if pictures is None:
+            return
+        passage.pictures = pictures
+        sharing = self._sharing.get(pictures.reference, 0)
+        self._sharing[pictures.reference] = sharing + 1
+        if not sharing:
+            self._bytes += pictures.bytes
 
     def keep(self, passage: Passage) -> None:
         """Keep the pictures of an upload that is judged, for as long as there is room."""
@@ -63,5 +72,12 @@ class Window:
     def drop(self, passage: Passage) -> None:
         """Let go of the pictures of an upload."""
         self._kept.pop(passage, None)
-        self._bytes -= passage.pictures_bytes
-        passage.pictures, passage.pictures_bytes = None, 0
+        pictures, passage.pictures = passage.pictures, None
+        if pictures is None:
+            return
+        left = self._sharing[pictures.reference] - 1
+        if left:
+            self._sharing[pictures.reference] = left
+        else:
+            del self._sharing[pictures.reference]
+            self._bytes -= pictures.bytes

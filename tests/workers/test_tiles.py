@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from policies.question import Question
-from workers.actors import Judge, Seen, Watch
+from workers.actors import Judge, Place, Seen, Watch
 from workers.classifier import Classification, Item, Picture
 from workers.errors import CheckpointError
 from workers.loading import load
@@ -101,10 +101,10 @@ def test_tiles_travel_with_the_answer() -> None:
     ImageDraw.Draw(drawn).rectangle((0, 0, 50, 100), fill="white")
     one = (Picture(media=0, pixels=np.asarray(drawn)),)
     judge = Judge(
-        stub, watch=Watch(60.0, lambda: None), node="", borrow=lambda refs: [one for _ in refs]
+        stub, watch=Watch(60.0, lambda: None), node="", borrow=lambda refs: [[one] for _ in refs]
     )
     judge.learn(0, "set", questions)
-    answers = judge.classify(1, "set", (0, 1), [Seen("ref", "a caption")])
+    answers = judge.classify(1, "set", (0, 1), [Seen(Place("ref", 0, 0), "a caption")])
     rows = answers.by_upload[0]  # type: ignore[union-attr]
     seen, read = (Classification(*row) for row in rows)  # type: ignore[union-attr]
     assert seen.whole is not None

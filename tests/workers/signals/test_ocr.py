@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,9 +85,9 @@ def test_text_reaches_prompts_and_policies_on_captions(tmp_path: Path, reader: T
         _written("I WILL KILL YOU TONIGHT", "and your family", size=(460, 120)).pixels
     ).save(tmp_path / "a.png")
     watch = Watch(600.0, lambda: None)
-    kept: list[tuple[Picture, ...]] = []
+    kept: list[Sequence[tuple[Picture, ...]]] = []
 
-    def keep(pictures: tuple[Picture, ...]) -> int:
+    def keep(pictures: Sequence[tuple[Picture, ...]]) -> int:
         kept.append(pictures)
         return len(kept) - 1
 
@@ -111,7 +112,13 @@ def test_text_reaches_prompts_and_policies_on_captions(tmp_path: Path, reader: T
     )
     judge.learn(2, "set", (question,))
     answers = judge.classify(
-        3, "set", (0,), [Seen(0, "", found.text_in_image), Seen(0, "", "a nice day at the sea")]
+        3,
+        "set",
+        (0,),
+        [
+            Seen(found.pictures, "", found.text_in_image),
+            Seen(found.pictures, "", "a nice day at the sea"),
+        ],
     )
     assert isinstance(answers, Answers)
     threat, harmless = (rows[0][1] for rows in answers.by_upload)  # type: ignore[index]

@@ -1,0 +1,109 @@
+"""A preparer and a classifier without Ray: pictures that share an object of the store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from policies.question import Forbidden, Question
+from workers.actors import Answers, Judge, Kept, Lost, Preparer, Seen, Watch
+from workers.bounds import Bounds
+from workers.classifier import Picture
+from workers.errors import MediaRefusedError
+from workers.folder import FolderStore
+from workers.passage import Passage, Questions
+from workers.spec import ClassifierSpec
+from workers.stub import StubClassifier
+from workers.upload import Location, Upload
+from workers.window import Window
+
+LOOK = Question(id="look", policy="look", question="?", forbidden=(Forbidden(id="A", text="a"),))
+
+
+def upload(key: int, uri: str) -> Upload:
+    """Return an upload with one picture."""
+    return Upload(key=key, media=(Location(uri=uri),))
+
+
+def prepared(folder: Path, *uris: str) -> tuple[list[object], list[Sequence[tuple[Picture, ...]]]]:
+    """Return what a preparer makes of uploads in one call, and the objects that it put into the store."""
+    objects: list[Sequence[tuple[Picture, ...]]] = []
+
+    def keep(pictures: Sequence[tuple[Picture, ...]]) -> int:
+        objects.append(pictures)
+        return len(objects) - 1
+
+    watch = Watch(600.0, lambda: None)
+    preparer = Preparer(FolderStore(folder), Bounds(), watch=watch, node="", keep=keep)
+    made = preparer.prepare(1, [(n, upload(n, uri)) for n, uri in enumerate(uris)], 60.0)
+    return list(made), objects
+
+
+def test_uploads_of_one_call_share_an_object(tmp_path: Path) -> None:
+    """Each upload is answered by its own pictures, whoever lies beside it in the store; a broken one by none."""
+    for name, light in (("a", 10), ("b", 120), ("c", 240)):
+        Image.fromarray(np.full((40, 40, 3), light, np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "no.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    found, objects = prepared(tmp_path, "a.png", "no.png", "b.png", "c.png")
+    assert len(objects) == 1
+    assert isinstance(found[1], MediaRefusedError)
+    kept = [one for one in found if isinstance(one, Kept)]
+    stub = StubClassifier(ClassifierSpec(name="stub", kind="stub"))
+    watch = Watch(600.0, lambda: None)
+
+    def scores(one_by_one: bool) -> list[object]:  # noqa: FBT001 -- of this test only
+        judge = Judge(stub, watch=watch, node="", borrow=lambda refs: [objects[r] for r in refs])
+        judge.learn(1, "set", (LOOK,))
+        seen = [Seen(one.pictures, "") for one in kept]
+        groups = [[one] for one in seen] if one_by_one else [seen]
+        answers = [judge.classify(2, "set", (0,), group) for group in groups]
+        return [row for a in answers if isinstance(a, Answers) for row in a.by_upload]
+
+    assert len(set(scores(one_by_one=False))) == 3
+    assert scores(one_by_one=True) == scores(one_by_one=False)
+
+
+def test_a_lost_object_loses_all_in_it_and_no_other(tmp_path: Path) -> None:
+    """Uploads whose object is gone come back as lost, each; those in another object are answered."""
+    Image.fromarray(np.full((40, 40, 3), 10, np.uint8)).save(tmp_path / "a.png")
+    (one, two), first = prepared(tmp_path, "a.png", "a.png")
+    (other,), _ = prepared(tmp_path, "a.png")
+    assert isinstance(one, Kept)
+    assert isinstance(two, Kept)
+    assert isinstance(other, Kept)
+    assert other.pictures is not None
+    elsewhere = Seen(type(other.pictures)("there", 0, 0), "")
+    judge = Judge(
+        StubClassifier(ClassifierSpec(name="stub", kind="stub")),
+        watch=Watch(600.0, lambda: None),
+        node="",
+        borrow=lambda refs: [first[0] if ref == "there" else Lost() for ref in refs],
+    )
+    judge.learn(1, "set", (LOOK,))
+    answers = judge.classify(
+        2, "set", (0,), [Seen(one.pictures, ""), elsewhere, Seen(two.pictures, "")]
+    )
+    assert isinstance(answers, Answers)
+    assert [isinstance(found, Lost) for found in answers.by_upload] == [True, False, True]
+
+
+def test_an_object_takes_its_room_until_the_last_upload_in_it_has_gone(tmp_path: Path) -> None:
+    """The window counts an object once, and as long as one upload holds on to it."""
+    Image.fromarray(np.full((40, 40, 3), 10, np.uint8)).save(tmp_path / "a.png")
+    found, _ = prepared(tmp_path, "a.png", "a.png", "a.png")
+    size = 3 * 40 * 40 * 3
+    window = Window(uploads=10, size_bytes=size // 3)
+    passages = [
+        Passage(upload=upload(n, "a.png"), questions=Questions(()), alone=False, since_s=0.0)
+        for n in range(3)
+    ]
+    for passage, one in zip(passages, found, strict=True):
+        assert isinstance(one, Kept)
+        window.fill(passage, one.pictures)
+    assert not window.room
+    window.drop(passages[0])
+    window.drop(passages[1])
+    assert not window.room
+    window.drop(passages[2])
+    assert window.room
