@@ -69,6 +69,7 @@ class Answered:
     final: bool | None  # None: nobody looked again
     cluster: str
     content_id: str
+    decision_id: str
     group: Group
     at: datetime
 
@@ -120,13 +121,27 @@ def look(archive: Archive, *, since: datetime) -> Looked:
     for row in _rows(ask(connection, _COUNTS.format(ours=ours))):
         key = (row["question"], WHERE[row["outcome"]], _group(row))
         counts[key] = counts.get(key, 0) + int(row["count"])
+    return Looked(counts=counts, answers=_said_of(connection, ours))
+
+
+def answers_in(archive: Archive, *, since: datetime) -> list[Answered]:
+    """Return what people said of what the pipeline decided from this moment on.
+
+    Raises:
+        RefusedError: the archive cannot be read.
+    """
+    connection = connect(archive, since_day=since.strftime("%Y-%m-%d"))
+    return _said_of(connection, _OURS.format(since=since.strftime(_MOMENT)))
+
+
+def _said_of(connection: Any, ours: str) -> list[Answered]:
     verdicts: dict[str, list[dict[str, Any]]] = {}
     for row in _rows(ask(connection, _VERDICTS)):
         verdicts.setdefault(row["decision_id"], []).append(row)
     answers: list[Answered] = []
     for row in _rows(ask(connection, _DECISIONS.format(ours=ours))):
         answers += _answered(row, verdicts.get(row["decision_id"], []))
-    return Looked(counts=counts, answers=answers)
+    return answers
 
 
 def moved(
@@ -187,15 +202,18 @@ def scores_of(
         if (a.question, a.question_digest, a.policy_version, a.classifier)
         == (question, digest, version, classifier)
     ]
-    if not rows:
-        return None
+    return scores_beside(rows, [a.score for a in rows]) if rows else None
+
+
+def scores_beside(answers: Sequence[Answered], scores: Sequence[float]) -> Scores:
+    """Return answers as labels of these scores, one an answer."""
     return Scores(
-        scores=np.array([a.score for a in rows], float),
-        labels=np.array([a.first if a.final is None else a.final for a in rows], float),
-        weights=np.array([1 / a.chance for a in rows], float),
-        clusters=tuple(a.cluster for a in rows),
-        adjudicated=np.array([a.final is not None for a in rows], bool),
-        first=np.array([np.nan if a.final is None else a.first for a in rows], float),
+        scores=np.array(scores, float),
+        labels=np.array([a.first if a.final is None else a.final for a in answers], float),
+        weights=np.array([1 / a.chance for a in answers], float),
+        clusters=tuple(a.cluster for a in answers),
+        adjudicated=np.array([a.final is not None for a in answers], bool),
+        first=np.array([np.nan if a.final is None else a.first for a in answers], float),
     )
 
 
@@ -240,6 +258,7 @@ def _answered(row: Mapping[str, Any], verdicts: Sequence[Mapping[str, Any]]) -> 
                 final=_final(said),
                 cluster="|".join(media) or row["text"] or row["content_id"],
                 content_id=row["content_id"],
+                decision_id=row["decision_id"],
                 group=_group(row),
                 at=row["decided_at"],
             )

@@ -1,4 +1,4 @@
-"""SQL over the archive: DuckDB with the views `decisions` and `verdicts`; it reaches no file and no network itself."""
+"""SQL over the archive: DuckDB with views over decisions, verdicts and uploads; it reaches no file and no network."""
 
 from typing import Any, Final
 
@@ -6,9 +6,9 @@ import duckdb
 
 from pipeline.archive import Archive, overlapping
 from pipeline.errors import RefusedError
-from pipeline.messages import DECISIONS, VERDICTS
+from pipeline.messages import DECISIONS, UPLOADS, VERDICTS
 
-_VIEWS: Final = {"decisions": DECISIONS, "verdicts": VERDICTS}
+_VIEWS: Final = {"decisions": DECISIONS, "verdicts": VERDICTS, "uploads": UPLOADS}
 
 
 def connect(archive: Archive, *, since_day: str = "") -> duckdb.DuckDBPyConnection:
@@ -52,4 +52,4 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
             raise RefusedError("that asks for nothing: write SELECT … FROM decisions")
         return answer.to_arrow_reader(10_000)
     except duckdb.Error as error:
-        raise RefusedError(f"{error}\nthere are the views decisions and verdicts") from error
+        raise RefusedError(f"{error}\nthere are the views {', '.join(_VIEWS)}") from error

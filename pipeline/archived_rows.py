@@ -1,14 +1,14 @@
-"""What a row of the archive holds: decisions with every question's raw score, and verdicts."""
+"""What a row of the archive holds: uploads by reference, decisions with every question's raw score, and verdicts."""
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pipeline.messages import DECISIONS, VERDICTS, Decision, Verdict
+from pipeline.messages import DECISIONS, UPLOADS, VERDICTS, Decision, UploadEvent, Verdict
 from pipeline.records import Record
 
 _TEXTS: Final = pa.list_(pa.string())
@@ -114,15 +114,42 @@ _VERDICT: Final = pa.schema(
     ]
 )
 
+#: What it takes to look at an upload again: its caption, and where its media lie.
+_UPLOAD: Final = pa.schema(
+    [
+        *_PLACE,
+        pa.field("event_id", pa.string()),
+        pa.field("content_id", pa.string()),
+        pa.field("author_id", pa.string()),
+        pa.field("uris", _TEXTS),
+        pa.field("content_types", _TEXTS),
+        pa.field("caption", pa.string()),
+        pa.field("received_at", _TIME),
+    ]
+)
+
 #: Topic -> what its rows hold.
-SCHEMAS: Final[Mapping[str, Any]] = {DECISIONS: _DECISION, VERDICTS: _VERDICT}
+SCHEMAS: Final[Mapping[str, Any]] = {
+    DECISIONS: _DECISION,
+    VERDICTS: _VERDICT,
+    UPLOADS: _UPLOAD,
+}
+#: Topic -> the column that says when it came about: it gives a row its day, and an erasure its end.
+MOMENTS: Final[Mapping[str, str]] = {
+    DECISIONS: "decided_at",
+    VERDICTS: "decided_at",
+    UPLOADS: "received_at",
+}
 
 
 def row_of(record: Record) -> dict[str, Any] | None:
-    """Return a record as a row, or None where it is no decision and no verdict."""
+    """Return a record as a row, or None where it is none of what its topic holds."""
     try:
         if record.topic == DECISIONS:
             row = _decision(Decision.model_validate_json(record.value or b""))
+        elif record.topic == UPLOADS:
+            row = _upload(UploadEvent.model_validate_json(record.value or b""))
+            row["received_at"] = datetime.fromtimestamp(record.timestamp_s, UTC)
         else:
             row = _verdict(Verdict.model_validate_json(record.value or b""))
             # A verdict names its decision; whose content it is about says its key.
@@ -132,10 +159,21 @@ def row_of(record: Record) -> dict[str, Any] | None:
     return {"partition": record.partition, "offset": record.offset, **row}
 
 
-def day_of(row: Mapping[str, Any]) -> str:
-    """Return the UTC day that a row belongs to."""
-    decided: datetime = row["decided_at"]
-    return decided.strftime("%Y-%m-%d")
+def day_of(topic: str, row: Mapping[str, Any]) -> str:
+    """Return the UTC day that a row of this topic belongs to."""
+    moment: datetime = row[MOMENTS[topic]]
+    return moment.strftime("%Y-%m-%d")
+
+
+def _upload(event: UploadEvent) -> dict[str, Any]:
+    return {
+        "event_id": event.event_id,
+        "content_id": event.content_id,
+        "author_id": event.author_id,
+        "uris": [medium.uri for medium in event.media],
+        "content_types": [medium.content_type for medium in event.media],
+        "caption": event.text,
+    }
 
 
 def _decision(d: Decision) -> dict[str, Any]:
@@ -173,7 +211,7 @@ def _decision(d: Decision) -> dict[str, Any]:
             {
                 **f.model_dump(
                     mode="json",
-                    exclude={"interval", "whole", "alarm", "rationale", "evidence"},
+                    exclude={"interval", "alarm", "rationale", "evidence"},
                     warnings=False,
                 ),
                 "low": None if f.interval is None else f.interval[0],

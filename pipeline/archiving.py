@@ -1,4 +1,4 @@
-"""The consumer that archives decisions and verdicts, and the archive made anew from Kafka.
+"""The consumer that archives uploads, decisions and verdicts, and the archive made anew from Kafka.
 
 1. `poll`: read records and keep them until there are enough, or the oldest has waited long enough.
 2. `write`: one file for each partition and day, durable before anything else happens.
@@ -23,6 +23,7 @@ from pipeline.erasing import apply
 from pipeline.errors import AbortedError, KafkaError, PipelineError
 from pipeline.kafka import Member
 from pipeline.legal import Erasures, known
+from pipeline.messages import UPLOADS
 from pipeline.records import Link, Mark, Partition, Record
 
 #: The consumer group's name, behind that of the pipeline.
@@ -145,7 +146,7 @@ def write_batch(archive: Archive, records: list[Record]) -> list[ArchiveFile]:
                 place=f"{record.topic}/{record.partition}/{record.offset}",
             )
             continue
-        by_day.setdefault(day_of(row), []).append(row)
+        by_day.setdefault(day_of(place.topic, row), []).append(row)
     written = []
     for day, rows in by_day.items():
         file = ArchiveFile(
@@ -192,15 +193,20 @@ def rebuild(
     return count
 
 
+def topics_of(settings: Settings) -> list[str]:
+    """Return the topics that are archived."""
+    return [topic for topic in SCHEMAS if topic != UPLOADS or settings.archive_uploads]
+
+
 def run_archive(settings: Settings, stop: threading.Event) -> None:
-    """Archive decisions and verdicts until told to stop.
+    """Archive uploads, decisions and verdicts until told to stop.
 
     Raises:
         PipelineError: it cannot run as configured.
     """
     link = Member(
         settings.kafka,
-        list(SCHEMAS),
+        topics_of(settings),
         group=f"{settings.kafka.group}-{GROUP}",
         instance=settings.instance,
     )

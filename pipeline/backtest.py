@@ -87,7 +87,7 @@ def _spent(stored: Stored, policies: PolicySet, made: Redecided) -> dict[str, Fl
     for name, cap in capped(policies).items():
         own = np.array([policy.policy == name for policy, _ in asked], bool)
         # Until the cap it acts as if there were none, and what comes after does not count.
-        acts = (made.outcome[order][:, own] == _ACTED).any(axis=1)
+        acts = (made.outcome[order][:, own] == _ACTED).any(axis=1) * stored.weights[order]
         before = np.cumsum(acts) - acts
         _, first, number = np.unique(day, return_index=True, return_inverse=True)
         over = before - before[first][number] >= cap

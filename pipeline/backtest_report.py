@@ -1,7 +1,6 @@
 """What an edit of the policies would do, in figures: flips, hours of reviewers, and what people would call wrong."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from html import escape
@@ -13,8 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.backtest import Redecided, action_of
+from pipeline.refitting import Unfitted
 from pipeline.reliability import Figure, wilson
-from pipeline.stored import Coded, Flags, Stored, questions
+from pipeline.sampling import Sampled
+from pipeline.stored import Coded, Flags, Numbers, Stored, questions
 from policies.schema import Action, PolicySet
 
 _EXAMPLES: Final = 10
@@ -30,6 +31,35 @@ class Flip:
     after: str
     count: int
     examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anew:
+    """What was scored again, and what it took."""
+
+    #: Question ids that were asked anew.
+    questions: tuple[str, ...]
+    #: Sampled uploads, labelled ones included; of those, uploads that were not to be had any more.
+    uploads: int
+    left_out: int
+    #: Uploads beside them whose answers the calibrations rest on.
+    labelled: int
+    classifier_s: float
+    #: Questions with a calibration for what is asked now, fitted on labels that count on.
+    fitted: tuple[str, ...] = ()
+    unfitted: tuple[Unfitted, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimates:
+    """Shares of all decisions with 95 % intervals, where a sample of them was decided again."""
+
+    anew: Anew
+    flips: Figure
+    #: Decisions that a person would look at, that a person would look at no more, and that one now does.
+    looks: Figure
+    relieved: Figure
+    burdened: Figure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +83,8 @@ class Report:
     violations_judged: int
     #: Live questions without one fresh calibration among the stored answers, though their policy lets them act.
     not_fresh: tuple[str, ...]
+    #: Where questions were asked anew; every count above is an estimate then.
+    estimates: Estimates | None = None
 
     @property
     def flipped(self) -> int:
@@ -66,17 +98,24 @@ class Report:
 
     @property
     def forecast_hours(self) -> float:
-        """Return the hours that people need over the whole time looked at."""
-        return self.jobs_after * self.minutes_a_job / 60
+        """Return the hours that people need over the whole time looked at; of an estimate, its upper bound."""
+        jobs = self.jobs_after
+        if self.estimates is not None:
+            jobs = max(jobs, round(self.estimates.looks.high * self.decisions))
+        return jobs * self.minutes_a_job / 60
 
     def measure(self, name: str) -> float:
-        """Return one of `MEASURES`; of a share with an interval, its upper bound."""
+        """Return one of `MEASURES`; of a figure with an interval, its upper bound."""
+        flips, hours = self.flipped / max(self.decisions, 1), self.review_hours
+        if (told := self.estimates) is not None:
+            more = (told.burdened.high - told.relieved.low) * self.decisions
+            flips, hours = told.flips.high, max(hours, more * self.minutes_a_job / 60)
         return {
-            "flips": self.flipped / max(self.decisions, 1),
+            "flips": flips,
             # A gate that few labels could pass by luck would be none.
             "wrong_removals": self.wrong_removals.high,
             "missed": self.missed.high,
-            "review_hours": self.review_hours,
+            "review_hours": hours,
         }[name]
 
     def as_json(self) -> dict[str, Any]:
@@ -98,8 +137,12 @@ def account(
     *,
     verdicts: Mapping[str, bool],
     minutes_a_job: float,
+    sampled: tuple[Sampled, Anew] | None = None,
 ) -> Report:
-    """Return what changes; `verdicts` says of decision ids whether people found a violation."""
+    """Return what changes; `verdicts` says of decision ids whether people found a violation.
+
+    With `sampled` the rows are a sample, and `stored` says how many decisions each of them stands for.
+    """
     looked = stored.queues.known()
     looks = made.queue >= 0
     changed = (stored.ranks != made.ranks) | (looked != looks)
@@ -110,21 +153,31 @@ def account(
     removed = [bad for row, bad in judged if made.ranks[row] == Action.REMOVE.rank]
     violating = [row for row, bad in judged if bad]
     passed = [r for r in violating if made.ranks[r] == Action.ALLOW.rank and not looks[r]]
+    weights = stored.weights
     return Report(
-        decisions=len(stored.group),
+        decisions=len(stored.group) if sampled is None else sampled[0].of,
         flips=_flips(stored, made, which, looked, looks),
-        by_clause=_by_clause(made, policies, changed),
-        by_surface=_count(stored.surfaces, which, lambda surface: [surface or "unknown"]),
-        by_region=_count(stored.shown, which, lambda shown: shown or ["everywhere"]),
-        by_language=_count(stored.languages, which, lambda language: [language or "unknown"]),
-        jobs_before=int(looked.sum()),
-        jobs_after=int(looks.sum()),
+        by_clause=_by_clause(made, policies, changed, weights),
+        by_surface=_count(stored.surfaces, which, weights, lambda s: [s or "unknown"]),
+        by_region=_count(stored.shown, which, weights, lambda shown: shown or ["everywhere"]),
+        by_language=_count(stored.languages, which, weights, lambda s: [s or "unknown"]),
+        jobs_before=round(float(weights[looked].sum())),
+        jobs_after=round(float(weights[looks].sum())),
         minutes_a_job=minutes_a_job,
         wrong_removals=wilson(removed.count(False), len(removed)),
         removals_judged=len(removed),
         missed=wilson(len(passed), len(violating)),
         violations_judged=len(violating),
         not_fresh=not_fresh(stored, policies),
+        estimates=None
+        if sampled is None
+        else Estimates(
+            anew=sampled[1],
+            flips=sampled[0].share(changed),
+            looks=sampled[0].share(looks),
+            relieved=sampled[0].share(looked & ~looks),
+            burdened=sampled[0].share(looks & ~looked),
+        ),
     )
 
 
@@ -133,9 +186,8 @@ def _flips(
 ) -> tuple[Flip, ...]:
     before = stored.ranks[rows] * 2 + looked[rows]
     after = made.ranks[rows] * 2 + looks[rows]
-    kinds, where, counts = np.unique(
-        before * len(Action) * 2 + after, return_inverse=True, return_counts=True
-    )
+    kinds, where = np.unique(before * len(Action) * 2 + after, return_inverse=True)
+    counts = np.bincount(where, stored.weights[rows], minlength=len(kinds))
     found = []
     for number in np.argsort(-counts, kind="stable").tolist():
         of_kind = rows[np.flatnonzero(where == number)[:_EXAMPLES]]
@@ -144,7 +196,7 @@ def _flips(
             Flip(
                 before=_word(was // 2, looked=bool(was % 2)),
                 after=_word(becomes // 2, looked=bool(becomes % 2)),
-                count=int(counts[number]),
+                count=round(float(counts[number])),
                 examples=tuple(stored.content_ids.take(pa.array(of_kind)).to_pylist()),
             )
         )
@@ -166,25 +218,28 @@ def _word(rank: int, *, looked: bool) -> str:
     return action_of(rank).value + (" + review" if looked else "")
 
 
-def _by_clause(made: Redecided, policies: PolicySet, changed: Flags) -> dict[str, int]:
+def _by_clause(
+    made: Redecided, policies: PolicySet, changed: Flags, weights: Numbers
+) -> dict[str, int]:
     # What now leads to something, and of what leads to nothing any more the clause is not known: it is `none`.
-    leads = made.outcome[changed] > 0
+    leads, of = made.outcome[changed] > 0, weights[changed]
     counts = {
-        question.id: int(leads[:, column].sum())
+        question.id: round(float(of[leads[:, column]].sum()))
         for column, (_, question) in enumerate(questions(policies))
     }
-    counts["none"] = int((~leads.any(axis=1)).sum()) if leads.size else 0
+    counts["none"] = round(float(of[~leads.any(axis=1)].sum())) if leads.size else 0
     return {name: count for name, count in sorted(counts.items(), key=lambda c: -c[1]) if count}
 
 
 def _count(
-    column: Coded, rows: NDArray[Any], names: Callable[[Any], Iterable[str]]
+    column: Coded, rows: NDArray[Any], weights: Numbers, names: Callable[[Any], Iterable[str]]
 ) -> dict[str, int]:
-    counted: Counter[str] = Counter()
-    for value, count in column.count(rows).items():
+    counted: dict[str, float] = {}
+    for value, count in column.count(rows, weights[rows]).items():
         for name in names(value):
-            counted[name] += count
-    return dict(counted.most_common())
+            counted[name] = counted.get(name, 0.0) + count
+    ranked = sorted(counted.items(), key=lambda pair: -pair[1])
+    return {name: round(count) for name, count in ranked}
 
 
 _LIMIT: Final = re.compile(r"\s*(\w+)\s*>\s*(-?\d+(?:\.\d+)?)\s*(%?)\s*")
@@ -215,13 +270,20 @@ def _share(figure: Figure, count: int, of: str) -> str:
 
 def _lines(report: Report) -> list[tuple[str, str]]:
     share = report.flipped / max(report.decisions, 1)
+    told = report.estimates
     return [
         ("decisions", f"{report.decisions:,}"),
-        ("that change", f"{report.flipped:,} ({share:.2%})"),
+        *([] if told is None else _anew(told.anew)),
+        (
+            "that change",
+            f"{report.flipped:,} ({share:.2%})"
+            + ("" if told is None else f", 95 % interval {_range(told.flips)}"),
+        ),
         ("review jobs", f"{report.jobs_before:,} → {report.jobs_after:,}"),
         (
             "hours of reviewers",
-            f"{report.review_hours:+,.1f} at {report.minutes_a_job:g} min a job",
+            f"{report.review_hours:+,.1f} at {report.minutes_a_job:g} min a job"
+            + ("" if told is None else f"; {_range(told.looks)} of all decisions are looked at"),
         ),
         (
             "wrong removals",
@@ -229,6 +291,31 @@ def _lines(report: Report) -> list[tuple[str, str]]:
         ),
         ("violations missed", _share(report.missed, report.violations_judged, "the violations")),
         ("not calibrated freshly", ", ".join(report.not_fresh) or "none"),
+    ]
+
+
+def _range(figure: Figure) -> str:
+    return f"{figure.low:.2%} to {figure.high:.2%}"
+
+
+def _anew(anew: Anew) -> list[tuple[str, str]]:
+    lost = f"; {anew.left_out:,} more were not to be had" if anew.left_out else ""
+    each_ms = 1000 * anew.classifier_s / max(1, anew.uploads + anew.labelled)
+    return [
+        ("asked anew", ", ".join(anew.questions)),
+        (
+            "so every figure is an estimate",
+            f"from {anew.uploads:,} decisions, each weighted by its chance of being sampled{lost}",
+        ),
+        ("time of the classifiers", f"{anew.classifier_s:,.1f} s, {each_ms:,.0f} ms an upload"),
+        ("calibrations fitted", ", ".join(anew.fitted) or "none"),
+        *(
+            (
+                f"labels of {one.question}",
+                f"{one.violates} violations and {one.allowed} allowed: too few to fit",
+            )
+            for one in anew.unfitted
+        ),
     ]
 
 

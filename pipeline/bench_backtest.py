@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from pipeline.backtest import Redecided, Thresholds, action_of, redecide
 from pipeline.config import Store, environment
 from pipeline.decide import Answer, Origin, decide
 from pipeline.messages import DECISIONS, Content, Decision, Source, UploadEvent
-from pipeline.stored import Coded, Stored, questions, read, selected
+from pipeline.stored import Stored, questions, read, selected
 from pipeline.synthetic_archive import (
     FEATURES,
     NEW,
@@ -89,7 +89,7 @@ def measure(
         for done, (row, case) in enumerate(zip(rows.tolist(), _cases(archive, rows), strict=True)):
             different += not _same(row, case, (old, new), (stored, made), thresholds)
             advance("compared", done + 1, len(rows))
-        part = _only(stored, rows)
+        part = stored.only(rows)
         whole = redecide(part, new, thresholds)
         found: dict[str, int] = {}
         for feature, without in features():
@@ -211,28 +211,6 @@ def _same(
 
 def _queue(decision: Decision) -> str | None:
     return None if decision.review is None else decision.review.queue
-
-
-def _only(stored: Stored, rows: NDArray[Any]) -> Stored:
-    def of(column: Coded) -> Coded:
-        return Coded(values=column.values, codes=column.codes[rows])
-
-    return replace(
-        stored,
-        decision_ids=stored.decision_ids.take(rows),
-        content_ids=stored.content_ids.take(rows),
-        surfaces=of(stored.surfaces),
-        languages=of(stored.languages),
-        shown=of(stored.shown),
-        ranks=stored.ranks[rows],
-        queues=of(stored.queues),
-        decided_us=stored.decided_us[rows],
-        group=stored.group[rows],
-        probability=stored.probability[rows],
-        whole=stored.whole[rows],
-        fresh=stored.fresh[rows],
-        answered_by=stored.answered_by[rows],
-    )
 
 
 def _differing(one: Redecided, other: Redecided) -> int:

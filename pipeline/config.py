@@ -181,8 +181,10 @@ class Settings(BaseSettings):
     instance: str = Field(default_factory=lambda: f"weir-{socket.gethostname()}")
     policies: Path = _HOUSE / "policies"
     calibrations: Path = _HOUSE / "workers" / "mini" / "calibrations"
-    #: Where decisions and verdicts are archived: a folder, or `s3://BUCKET/PREFIX` at the store's endpoint.
+    #: Where uploads, decisions and verdicts are archived: a folder, or `s3://BUCKET/PREFIX` at the store's endpoint.
     archive: str = "archive"
+    #: Whether uploads are archived, too: captions and where media lie, which a changed wording is scored on again.
+    archive_uploads: bool = True
     kafka: Kafka = Kafka()
     redis: Redis = Redis()
     store: Store = Store()

@@ -2,7 +2,7 @@
 
 What stays: ids of contents, events and decisions, what was decided when, by which rule, with which score. What goes:
 the author, the context beyond where it was shown, digests of media and text (that there were some stays), places in the
-media, reasons in words, and the notes of reviewers.
+media, reasons in words, the notes of reviewers, and of the upload itself its caption and where its media lie.
 """
 
 import json
@@ -14,15 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.archive import Archive, ArchiveFile
-from pipeline.archived_rows import SCHEMAS
+from pipeline.archived_rows import MOMENTS, SCHEMAS
 from pipeline.legal import Erasures
-from pipeline.messages import DECISIONS, VERDICTS
+from pipeline.messages import DECISIONS, UPLOADS, VERDICTS
 
 #: What stands where a digest stood.
 ERASED: Final = "erased"
 _OF_ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     DECISIONS: ("author_id",),
     VERDICTS: ("note",),
+    UPLOADS: ("author_id", "uris", "content_types", "caption"),
 }
 _OF_FINDINGS: Final = ("rationale", "rationale_clause", "media", "time_s")
 
@@ -63,10 +64,11 @@ def contents_of(archive: Archive, author: str) -> list[str]:
 
 
 def _matching(archive: Archive, file: ArchiveFile, erasures: Erasures) -> list[bool]:
-    names = {DECISIONS: ["content_id", "author_id"], VERDICTS: ["content_id"]}[file.topic]
+    names = ["content_id"] if file.topic == VERDICTS else ["content_id", "author_id"]
+    moments = MOMENTS[file.topic]
     found: list[bool] = []
     # Alone, a file overlaps with nothing, so that its rows come as they stand in it.
-    for table in archive.each([file], [*names, "decided_at"]):
+    for table in archive.each([file], [*names, moments]):
         authors = table["author_id"] if "author_id" in table.column_names else None
         contents = table["content_id"] if "content_id" in table.column_names else None
         named = _in(contents, erasures.contents, len(table))
@@ -74,7 +76,7 @@ def _matching(archive: Archive, file: ArchiveFile, erasures: Erasures) -> list[b
         found += [False] * len(table)
         begin = len(found) - len(table)
         for row in pc.indices_nonzero(named).to_pylist():
-            at = table["decided_at"][row].as_py()
+            at = table[moments][row].as_py()
             until = (
                 _until(contents, row, erasures.contents),
                 _until(authors, row, erasures.authors),
@@ -98,7 +100,7 @@ def _without(table: Any, topic: str, rows: Any) -> Any:
     for name in _OF_ROWS[topic]:
         nothing = pa.nulls(len(table), table.schema.field(name).type)
         table = _put(table, name, pc.if_else(rows, nothing, table[name].combine_chunks()))
-    if topic == VERDICTS:
+    if topic != DECISIONS:
         return table
     kept = ["media", "text", "context", "surface", "regions", "findings"]
     plain = table.select(kept).to_pylist()

@@ -14,14 +14,20 @@ def open_pool(settings: Settings) -> RayPool:
     return RayPool(
         [spec_of(classifier) for classifier in settings.classifiers],
         access=access_of(settings),
-        bounds=Bounds(
-            max_bytes=settings.media.max_bytes,
-            max_pixels=settings.media.max_pixels,
-            max_frames=settings.media.max_frames,
-            max_media=settings.media.max_media,
-            fetch_timeout_s=settings.media.fetch_timeout_s,
-        ),
+        bounds=bounds_of(settings),
         options=options_of(settings),
+    )
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    """Return the bounds on what is fetched and decoded."""
+    media = settings.media
+    return Bounds(
+        max_bytes=media.max_bytes,
+        max_pixels=media.max_pixels,
+        max_frames=media.max_frames,
+        max_media=media.max_media,
+        fetch_timeout_s=media.fetch_timeout_s,
     )
 
 

@@ -10,19 +10,18 @@ from typing import Final
 import numpy as np
 
 from pipeline import recordings
+from pipeline.asking import Answered, ask, standing
 from pipeline.calibration import Calibrations
 from pipeline.cascading import settling
 from pipeline.golden import Outcome, judge, questions_of
 from policies.cases import FOLDER, Case, CaseFile
 from policies.notation import nearest
-from policies.question import Part, Question
 from policies.schema import Policy, PolicySet
 from workers.bounds import Bounds
-from workers.classifier import Classification, Classifier, Item, Picture
+from workers.classifier import Classifier, Item, Picture
 from workers.errors import MediaRefusedError, WorkerError
 from workers.folder import FolderStore
 from workers.media import prepare
-from workers.passage import legs_for, without
 from workers.upload import Location, Upload
 
 #: Where drawings stand on a picture, by how many they are: centre and width, as shares of its side.
@@ -32,9 +31,6 @@ _LAYOUTS: Final[Mapping[int, Sequence[tuple[float, float, float]]]] = {
     3: ((0.25, 0.4, 0.36), (0.68, 0.28, 0.36), (0.66, 0.7, 0.36)),
     4: ((0.27, 0.27, 0.36), (0.73, 0.27, 0.36), (0.27, 0.71, 0.36), (0.73, 0.71, 0.36)),
 }
-
-#: An answer with the question as it was asked and the digest of the classifier that gave it.
-Answered = tuple[Question, Classification, str]
 
 
 @dataclass(frozen=True)
@@ -97,30 +93,8 @@ class Rehearsal:
         if case.drawings:
             pictures = (*pictures, drawn(case.drawings, media=len(case.media)))
         item = Item(pictures=pictures, caption=case.text)
-        parts: set[Part] = set()
-        if pictures:
-            parts.add("image")
-        if case.text:
-            parts.add("caption")
-        known = [
-            (c.reads, [c.covers(question) for question in questions]) for c in self.classifiers
-        ]
-        legs = legs_for(questions, frozenset(parts), known, cascade=True) or []
-        answered: dict[str, Answered] = {}
-        while legs:
-            classifier = self.classifiers[legs[0].classifier]
-            by_id = {questions[number].id: number for number in legs[0].questions}
-            (found,) = classifier.classify([item], [questions[n] for n in by_id.values()])
-            for answer in found:
-                question = questions[by_id[answer.question]]
-                answered[answer.question] = (question, answer, classifier.digest)
-            settled = {
-                by_id[answer.question]
-                for answer in found
-                if settles(questions[by_id[answer.question]], answer, classifier.digest)
-            }
-            legs = without(legs[1:], settled)
-        return list(answered.values())
+        (found,) = ask([item], questions, self.classifiers, settles)
+        return list(standing(found, settles).values())
 
     def _judged(
         self, policy: Policy, name: str, case: Case, answers: Sequence[Answered]

@@ -117,7 +117,12 @@ def wilson(successes: int, trials: int) -> Figure:
     """Return a share with its 95 % score interval (Wilson 1927)."""
     if not trials:
         return Figure(value=float("nan"), low=0.0, high=1.0)
-    z, p = 1.959964, successes / trials
+    return score_interval(successes / trials, trials)
+
+
+def score_interval(share: float, trials: float) -> Figure:
+    """Return a share of so many trials, which a design effect may have made fractional, with its 95 % interval."""
+    z, p = 1.959964, share
     centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z * np.sqrt(p * (1 - p) / trials + z * z / (4 * trials**2)) / (1 + z * z / trials)
     return Figure(value=p, low=float(max(0.0, centre - half)), high=float(min(1.0, centre + half)))

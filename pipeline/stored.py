@@ -5,7 +5,7 @@ Uploads whose circumstances are the same to every rule make one group.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -79,10 +79,14 @@ class Coded:
     values: list[Any]
     codes: Codes
 
-    def count(self, rows: NDArray[Any]) -> dict[Any, int]:
-        """Return how often each value stands in these rows."""
-        found = np.bincount(self.codes[rows], minlength=len(self.values))
+    def count(self, rows: NDArray[Any], weights: Numbers | None = None) -> dict[Any, float]:
+        """Return how often each value stands in these rows, each counted with its weight."""
+        found = np.bincount(self.codes[rows], weights, minlength=len(self.values))
         return {v: n for v, n in zip(self.values, found.tolist(), strict=True) if n}
+
+    def only(self, rows: NDArray[Any]) -> "Coded":
+        """Return these rows of it."""
+        return Coded(values=self.values, codes=self.codes[rows])
 
     def known(self) -> Flags:
         """Return which rows have a value."""
@@ -116,6 +120,33 @@ class Stored:
     classifiers: list[str]
     #: Question id -> the digests of the wordings that were asked.
     digests: Mapping[str, frozenset[str]]
+    #: How many archived decisions each row stands for; None: itself alone.
+    stands_for: Numbers | None = None
+
+    @property
+    def weights(self) -> Numbers:
+        """Return how many archived decisions each row stands for."""
+        return np.ones(len(self.group)) if self.stands_for is None else self.stands_for
+
+    def only(self, rows: NDArray[Any]) -> "Stored":
+        """Return these rows of it."""
+        return replace(
+            self,
+            decision_ids=self.decision_ids.take(pa.array(rows)),
+            content_ids=self.content_ids.take(pa.array(rows)),
+            surfaces=self.surfaces.only(rows),
+            languages=self.languages.only(rows),
+            shown=self.shown.only(rows),
+            ranks=self.ranks[rows],
+            queues=self.queues.only(rows),
+            decided_us=self.decided_us[rows],
+            group=self.group[rows],
+            probability=self.probability[rows],
+            whole=self.whole[rows],
+            fresh=self.fresh[rows],
+            answered_by=self.answered_by[rows],
+            stands_for=None if self.stands_for is None else self.stands_for[rows],
+        )
 
 
 class _Coding:

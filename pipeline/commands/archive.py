@@ -1,4 +1,4 @@
-"""`weir archive`: every decision and verdict in Parquet files; written, asked, exported, made anew."""
+"""`weir archive`: every upload, decision and verdict in Parquet files; written, asked, exported, made anew."""
 
 import getpass
 import json
@@ -25,7 +25,7 @@ _SHOWN = 200
 
 @click.group()
 def command() -> None:
-    """Keep every decision and verdict in Parquet files, and ask them questions."""
+    """Keep every upload, decision and verdict in Parquet files, and ask them questions."""
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def _opened() -> "Iterator[tuple[Settings, Archive]]":
 
 @command.command()
 def run() -> None:
-    """Archive decisions and verdicts as they come, until a signal stops it."""
+    """Archive uploads, decisions and verdicts as they come, until a signal stops it."""
     from pipeline.archiving import run_archive
 
     stop = threading.Event()
@@ -58,7 +58,7 @@ def run() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def query(sql: str, *, as_json: bool, as_csv: bool) -> None:
-    """Ask the views `decisions` and `verdicts` in SQL, as DuckDB speaks it.
+    """Ask the views `decisions`, `verdicts` and `uploads` in SQL, as DuckDB speaks it.
 
     The table shows the first 200 rows; --json and --csv print all.
     """
@@ -102,13 +102,12 @@ def export(target: Path, sql: str) -> None:
 def rebuild() -> None:
     """Write the archive anew from what Kafka still has; files from before that stay, and so do erasures."""
     from pipeline import archiving, legal
-    from pipeline.archived_rows import SCHEMAS
     from pipeline.kafka import read
 
     with _opened() as (settings, archive):
         count = archiving.rebuild(
             archive,
-            read(settings.kafka, list(SCHEMAS)),
+            read(settings.kafka, archiving.topics_of(settings)),
             erasures=lambda: legal.known(settings.kafka).erasures(),
         )
     click.echo(f"{count} records archived in {settings.archive}")

@@ -89,10 +89,10 @@ def command(  # noqa: PLR0913 -- one argument an option
     ]
     target = out or settings.calibrations
     if not dry_run:
-        target.mkdir(parents=True, exist_ok=True)
+        from pipeline.calibration import write
+
         for one in found:
-            path = target / one.calibration.file_name
-            path.write_text(one.calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            write(target, one.calibration)
     if report is not None:
         from pipeline.diagrams import reliability_page
 

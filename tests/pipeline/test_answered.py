@@ -223,6 +223,7 @@ def answered(number: int, *, violates: bool, where: Where = "acted") -> Answered
         final=violates,
         cluster=str(number),
         content_id=f"c{number}",
+        decision_id=f"d{number}",
         group=Group(surface=None, language=None, regions=()),
         at=NOW + timedelta(seconds=number),
     )

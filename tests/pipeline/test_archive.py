@@ -48,6 +48,7 @@ def decision(number: int, at: datetime = DAY) -> Decision:
                 score=0.25,
                 probability=0.5,
                 interval=(0.4, 0.6),
+                whole=0.3,
                 calibration="fresh",
                 answered_by="sha256:x",
                 outcome="review",
@@ -124,12 +125,14 @@ def test_decisions_and_verdicts_stand_in_the_archive(broker: StubBroker, archive
     assert rows(
         archive,
         "SELECT count(*) AS n, any_value(surface) AS surface, any_value(findings[1].score) AS score,"
+        " any_value(findings[1].whole) AS whole,"
         " any_value(context) AS context, any_value(regional) AS regional FROM decisions",
     ) == [
         {
             "n": 7,
             "surface": "feed",
             "score": 0.25,
+            "whole": 0.3,
             "context": '{"reach": 3.0, "regions": ["DE"], "surface": "feed", "tier": "press"}',
             "regional": '{"GB": "remove"}',
         }
@@ -247,7 +250,7 @@ def test_a_query_reaches_nothing_but_the_archive(tmp_path: Path, archive: Archiv
     secret.write_text("a\n1\n")
     with pytest.raises(RefusedError, match="disabled"):
         rows(archive, f"SELECT * FROM read_csv('{secret}')")  # noqa: S608 -- what is refused
-    with pytest.raises(RefusedError, match="views decisions and verdicts"):
+    with pytest.raises(RefusedError, match="views decisions, verdicts, uploads"):
         rows(archive, "SELECT * FROM decision")
 
 

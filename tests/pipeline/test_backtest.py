@@ -213,13 +213,13 @@ def test_the_backtest_decides_as_decide_does(tmp_path: Path, policies: PolicySet
         assert mine == told(decide(event, given, policies, origin=origin, now=NOW), policies), row
 
 
-def write_folder(folder: Path, act: float, question: str = "Does it break the rule?") -> Path:
+def write_folder(folder: Path, act: float) -> Path:
     """Write a folder of one policy that acts from this probability on."""
     folder.mkdir()
     fields = policy("arms").model_dump(
         mode="json", include={"policy", "title", "version", "status", "severity", "action"}
     ) | {
-        "question": question,
+        "question": "Does it break the rule?",
         "clauses": {"W1": {"text": "Sells one."}, "W2": {"text": "Praises one."}},
         "bands": {"review": 0.3, "act": act},
         "review": {"queue": "arms", "meanwhile": "hold"},
@@ -275,17 +275,6 @@ def test_the_report_tells_what_an_edit_does(shell: CliRunner, tmp_path: Path) ->
     assert "wrong_removals may be" in text.stderr
     assert "| review jobs |" in text.stdout
     assert "<svg" in (tmp_path / "page.html").read_text()
-
-
-def test_a_new_wording_is_refused_by_name(shell: CliRunner, tmp_path: Path) -> None:
-    """Its scores are not known; the message says how many uploads would have to be scored again."""
-    folder = write_folder(tmp_path / "new", act=0.9, question="Is it something else?")
-
-    done = shell.invoke(main, ["policy", "backtest", str(folder), "--since", "9999d"])
-
-    assert done.exit_code == 1
-    assert "wording of arms is new" in done.output
-    assert "400 uploads" in done.output
 
 
 @pytest.mark.parametrize("text", ["wrong_removals", "beauty > 3", "missed < 3%", "flips > x"])

@@ -24,14 +24,17 @@ from pipeline.legal import Erasures, Legal
 from pipeline.messages import (
     DECISIONS,
     LEGAL,
+    UPLOADS,
     VERDICTS,
     Content,
     Decision,
     Evidence,
     Finding,
     LegalEvent,
+    MediaRef,
     Rationale,
     Source,
+    UploadEvent,
     Verdict,
 )
 from pipeline.records import Outgoing, Record
@@ -91,21 +94,34 @@ def verdict(number: int) -> bytes:
     return said.model_dump_json().encode()
 
 
+def upload(number: int, author: str) -> bytes:
+    """Return the upload that a decision was about."""
+    said = UploadEvent(
+        event_id=f"e{number}",
+        content_id=f"c{number}",
+        author_id=author,
+        media=(MediaRef(uri="s3://uploads/jane.jpg"),),
+        text="I am Jane Doe.",
+    )
+    return said.model_dump_json().encode()
+
+
 def outgoing() -> list[Outgoing]:
-    """Return four decisions of two authors, each with a verdict."""
+    """Return four uploads of two authors, each with its decision and a verdict."""
     found = []
     for number in range(4):
         key = f"c{number}".encode()
         author = "jane" if number % 2 else "john"
+        found.append(Outgoing(topic=UPLOADS, key=key, value=upload(number, author)))
         found.append(Outgoing(topic=DECISIONS, key=key, value=decision(number, author)))
         found.append(Outgoing(topic=VERDICTS, key=key, value=verdict(number)))
     return found
 
 
-def rows(archive: Archive, view: str) -> list[dict[str, Any]]:
+def rows(archive: Archive, view: str, by: str = "decision_id") -> list[dict[str, Any]]:
     """Return all rows of a view, in order."""
     found: list[dict[str, Any]] = (
-        ask(connect(archive), f"SELECT * FROM {view} ORDER BY decision_id")  # noqa: S608 -- our own words
+        ask(connect(archive), f"SELECT * FROM {view} ORDER BY {by}")  # noqa: S608 -- our own words
         .read_all()
         .to_pylist()
     )
@@ -190,6 +206,33 @@ def test_personal_fields_go_and_the_chain_stays(archive: Archive) -> None:
         "This is Jane Doe.",
         None,
     ]
+
+
+def test_an_uploads_own_words_go_too(archive: Archive) -> None:
+    """Of an erased upload neither its author, its caption nor the place of its media is left."""
+    received = (NOW - timedelta(hours=2)).timestamp()
+    write_batch(
+        archive,
+        [
+            Record(
+                topic=UPLOADS,
+                partition=0,
+                offset=number,
+                timestamp_s=received,
+                key=b"c",
+                value=upload(number, author),
+            )
+            for number, author in enumerate(("john", "jane"))
+        ],
+    )
+
+    apply(archive, Erasures(authors={"jane": NOW}))
+
+    kept, gone = rows(archive, "uploads", by="event_id")
+    assert (kept["author_id"], kept["caption"]) == ("john", "I am Jane Doe.")
+    assert kept["uris"] == ["s3://uploads/jane.jpg"]
+    assert (gone["event_id"], gone["content_id"]) == ("e1", "c1")
+    assert [gone[name] for name in ("author_id", "caption", "uris", "content_types")] == [None] * 4
 
 
 def test_what_is_decided_later_is_not_erased(archive: Archive) -> None:
@@ -277,6 +320,7 @@ def test_on_a_real_kafka_and_s3(
     producer.close()
     archive = archived(Settings(), 4)
     assert len(rows(archive, "decisions")) == len(rows(archive, "verdicts")) == 4
+    assert len(rows(archive, "uploads", by="event_id")) == 4
 
     assert (
         weir("legal-hold", "add", "c1", "--reason", "order 7", "--until", "2099-01-01").exit_code
@@ -299,3 +343,9 @@ def test_on_a_real_kafka_and_s3(
     assert again.exit_code == 0, again.output
     assert rows(archive, "decisions") == before
     assert all(row["note"] is None for row in rows(archive, "verdicts")[1::2])
+    assert [row["caption"] for row in rows(archive, "uploads", by="event_id")] == [
+        "I am Jane Doe.",
+        None,
+        "I am Jane Doe.",
+        None,
+    ]
