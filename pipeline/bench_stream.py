@@ -11,11 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import uuid4
+
+from pydantic import SecretStr
 
 from pipeline.config import Kafka, Settings, environment
 from pipeline.errors import PipelineError
@@ -24,6 +27,7 @@ from pipeline.messages import AUDIT, DECISIONS, UPLOADS
 from pipeline.processes import descendants, die_with_parent
 from pipeline.records import Outgoing, Record
 from pipeline.topics import plan
+from workers.actors import THREADS
 from workers.store import Access, open_stores
 
 Media = Literal["none", "folder", "s3"]
@@ -34,6 +38,8 @@ POLICIES: Final = 12
 #: Different pictures, so that no cache of one picture flatters the figure.
 PICTURES: Final = 40
 _PICTURE_PX: Final = 512
+#: How many of them are fetched to see how fast their store is.
+_DELIVERIES: Final = 400
 #: How long to wait for what never comes.
 _PATIENCE_S: Final = 180.0
 #: The first records say how long a process takes to start, not how fast it is.
@@ -92,6 +98,8 @@ class Figures:
     decision_bytes: int
     cpu_s_per_1000: float | None
     lost: float
+    #: Pictures a second that the media store alone delivers to as many threads as a preparer has.
+    store_per_s: float | None = None
     rate: float | None = None
     p50_ms: float | None = None
     p95_ms: float | None = None
@@ -104,10 +112,15 @@ def measure(
     """Run the whole bench, with its files in an empty folder."""
     write_policies(folder / "policies")
     with _broker(settings.kafka, load.broker) as kafka:
-        media = _store_media(settings, load, folder)
+        access = _access(settings, load, folder)
+        media = _store_media(access, load)
+        store_per_s = None
+        if media:
+            say("the media store alone")
+            store_per_s = _deliveries(access, media)
         say("writing the backlog")
         send(kafka, range(load.events), media)
-        with _pipelines(settings, kafka, load, folder) as processes:
+        with _pipelines(settings, kafka, access, load, folder) as processes:
             say("draining the backlog")
             found, spent_s = _await_decisions(kafka, load.events, processes)
             latencies: list[float] = []
@@ -131,6 +144,7 @@ def measure(
         decision_bytes=size,
         cpu_s_per_1000=None if spent_s is None else round(spent_s * 1000, 3),
         lost=round(max(0, expected - decided) / expected, 6),
+        store_per_s=None if store_per_s is None else round(store_per_s, 1),
         rate=load.rate or None,
         p50_ms=percentile(latencies, 50),
         p95_ms=percentile(latencies, 95),
@@ -208,21 +222,46 @@ def write_policies(folder: Path) -> None:
     (folder / "queues.yaml").write_text("queues:\n" + "".join(lines))
 
 
-def _store_media(settings: Settings, load: Load, folder: Path) -> list[str]:
+def _access(settings: Settings, load: Load, folder: Path) -> Access:
+    if load.media == "s3":
+        return Access(
+            endpoint=settings.store.endpoint,
+            region=settings.store.region,
+            access_key=_plain(settings.store.access_key),
+            secret_key=_plain(settings.store.secret_key),
+        )
+    (folder / "media").mkdir()
+    return Access(folder=folder / "media")
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _store_media(access: Access, load: Load) -> list[str]:
     if load.media == "none":
         return []
-    from pipeline.pooling import access_of
-
-    (folder / "media").mkdir()
-    in_s3 = load.media == "s3"
-    access = access_of(settings) if in_s3 else Access(folder=folder / "media")
     store = open_stores(access)
     found = []
     for number in range(PICTURES):
-        uri = f"{load.bucket}/{number}.jpg" if in_s3 else f"{number}.jpg"
+        uri = f"{load.bucket}/{number}.jpg" if load.media == "s3" else f"{number}.jpg"
         store.put(uri, picture(number), content_type="image/jpeg")
         found.append(uri)
     return found
+
+
+def _deliveries(access: Access, media: Sequence[str]) -> float:
+    """Return how many pictures a second the store delivers when nothing is done with them."""
+    store = open_stores(access)
+
+    def fetch(number: int) -> None:
+        store.fetch(media[number % len(media)], max_bytes=10_000_000, timeout_s=60.0)
+
+    with ThreadPoolExecutor(max_workers=THREADS) as threads:
+        list(threads.map(fetch, range(THREADS)))  # connections are made
+        began = time.monotonic()
+        list(threads.map(fetch, range(_DELIVERIES)))
+        return _DELIVERIES / (time.monotonic() - began)
 
 
 def picture(number: int) -> bytes:
@@ -273,7 +312,7 @@ def _broker(settings: Kafka, which: Broker) -> Iterator[Kafka]:
 
 @contextmanager
 def _pipelines(
-    settings: Settings, kafka: Kafka, load: Load, folder: Path
+    settings: Settings, kafka: Kafka, access: Access, load: Load, folder: Path
 ) -> Iterator["list[subprocess.Popen[bytes]]"]:
     """Run upload consumers as they are shipped; the last process is the Ray that they share, if it is ours."""
     kind = "stub" if load.classifier == "stub" else "generative"
@@ -295,7 +334,7 @@ def _pipelines(
             "WEIR_TELEMETRY_LOG_LEVEL": "warning",
             "WEIR_POOL_ADDRESS": settings.pool.address or shared[0][1],
             **({"WEIR_POOL_THREADS": str(load.threads)} if load.threads else {}),
-            **({"WEIR_STORE_FOLDER": str(folder / "media")} if load.media == "folder" else {}),
+            **_store_variables(access),
         }
         log = open_parts.enter_context((folder / "pipeline.log").open("ab"))
         processes = []
@@ -309,6 +348,17 @@ def _pipelines(
             open_parts.callback(_end, process)
             processes.append(process)
         yield [*processes, *(process for process, _ in shared)]
+
+
+def _store_variables(access: Access) -> Mapping[str, str]:
+    told = {
+        "WEIR_STORE_FOLDER": None if access.folder is None else str(access.folder),
+        "WEIR_STORE_ENDPOINT": access.endpoint,
+        "WEIR_STORE_REGION": access.region,
+        "WEIR_STORE_ACCESS_KEY": access.access_key,
+        "WEIR_STORE_SECRET_KEY": access.secret_key,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
@@ -87,6 +88,7 @@ class Judgement(NamedTuple):
     probability: float
 
 
+_RANK: Final = attrgetter("rank")
 _NO_LIMITS: Final = Limits()
 _EVIDENCE: Final = Evidence(media=0)
 _BLANK: Final = Decision.model_construct(
@@ -322,18 +324,14 @@ def _judge_all(
     language: str | None,
     spent: Collection[str],
 ) -> list[Judgement]:
-    return [
-        judge(
-            policy,
-            question,
-            answers[question.id],
-            context,
-            language=language,
-            spent=policy.policy in spent,
-        )
-        for policy, question in asked
-        if question.id in answers and policy.binds(question.clause, region)
-    ]
+    judged = []
+    for policy, question in asked:
+        answer = answers.get(question.id)
+        if answer is None or (question.clause and not policy.binds(question.clause, region)):
+            continue
+        over = bool(spent) and policy.policy in spent
+        judged.append(judge(policy, question, answer, context, language=language, spent=over))
+    return judged
 
 
 def judge(
@@ -353,14 +351,8 @@ def judge(
     probability = answer.probability
     enough = act_at is not None and probability >= act_at
     if not enough and probability < review_at:
-        return Judgement(
-            question=question,
-            rule=rule,
-            action=Action.ALLOW,
-            acts=False,
-            review=None,
-            probability=probability,
-        )
+        # Nearly all end here.
+        return Judgement(question, rule, Action.ALLOW, False, None, probability)
     tested = language is None or not policy.languages or language in policy.languages
     # What needs approval acts only once people have said so.
     trusted = answer.calibration == "fresh" or rule.acts_uncalibrated
@@ -415,7 +407,7 @@ def _threshold(band: float | Precision | MissRate | None, answer: Answer) -> flo
 def strictest(judgements: Iterable[Judgement], silent: Iterable[Policy]) -> Action:
     """Return the strictest action that anything asks for, silence included."""
     asked_for = [j.action for j in judgements] + [p.when_unavailable.action for p in silent]
-    return max(asked_for, key=lambda action: action.rank, default=Action.ALLOW)
+    return max(asked_for, key=_RANK, default=Action.ALLOW)
 
 
 def regions(event: UploadEvent, policies: PolicySet) -> list[str]:

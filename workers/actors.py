@@ -26,7 +26,7 @@ from workers.upload import Upload
 #: How many question sets a classifier remembers.
 _LESSONS: Final = 64
 #: How many uploads one preparer fetches and decodes at once.
-_THREADS: Final = 8
+THREADS: Final = 8
 #: For how long media are kept that nobody asked for again.
 _FORGET_S: Final = 300.0
 #: How long one question whether a suspect's turn has come waits for it, and how long the suspect waits for `go`.
@@ -75,8 +75,7 @@ class Described:
 class Place:
     """Where the pictures of one upload lie: in which object of the store, how large that is, and at which place in it.
 
-    Uploads that were prepared in one call share an object: keeping book of one costs the store's processes more than
-    decoding a picture does.
+    Uploads that were prepared in one call share an object: keeping book of one costs a good millisecond of CPU.
     """
 
     reference: Any
@@ -377,7 +376,7 @@ class Preparer:
         self._watch = watch
         self._node = node
         self._keep = keep
-        self._threads = ThreadPoolExecutor(max_workers=_THREADS)
+        self._threads = ThreadPoolExecutor(max_workers=THREADS)
         self._started: dict[int, tuple[float, Future[_Ready]]] = {}
         self._lock = threading.Lock()
 

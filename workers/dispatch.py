@@ -43,14 +43,15 @@ class Sizes:
 
     Args:
         batch: Uploads in one call to a classifier, at most.
-        window: Uploads that are being prepared, or are prepared and not judged, at most.
+        window: Uploads that are being prepared, or are prepared and not judged, at most; more than the two calls that a
+            classifier may have at once hold, or it waits for pictures.
         window_bytes: Kept pictures, at about; those that are under way may take as much again.
         classifiers: Between how many and how many workers each classifier has.
         preparers: Between how many and how many workers prepare media.
     """
 
     batch: int = 16
-    window: int = 64
+    window: int = 128
     window_bytes: int = 128_000_000
     classifiers: tuple[int, int] = (1, 1)
     preparers: tuple[int, int] = (1, 2)

@@ -1,7 +1,6 @@
 """Cascades: what a cheap classifier may settle, and what its settling saves and costs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -64,13 +63,13 @@ def test_what_is_settled_is_no_persons_business(p: float, width: float, audience
             found = judge(
                 TEENS,
                 question,
-                replace(answer, probability=at),
+                answer._replace(probability=at),
                 {"audience": audience},
                 language=None,
             )
             assert found.review is None
-    assert not clear(replace(answer, calibration="none"), rules, rare=0.05)
-    assert not clear(replace(answer, calibration="stale"), rules, rare=0.05)
+    assert not clear(answer._replace(calibration="none"), rules, rare=0.05)
+    assert not clear(answer._replace(calibration="stale"), rules, rare=0.05)
 
 
 def test_only_a_fresh_calibration_of_this_classifier_settles() -> None:
@@ -109,7 +108,7 @@ def test_what_is_rare_is_not_settled_by_a_guess() -> None:
         question="weapons", score=0.0, probability=0.01, calibration="fresh", answered_by="sha256:x"
     )
     assert not clear(answer, rules, rare=0.01 / SURE)
-    assert clear(replace(answer, probability=0.0004), rules, rare=0.01 / SURE)
+    assert clear(answer._replace(probability=0.0004), rules, rare=0.01 / SURE)
 
 
 class Noisy:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -347,7 +346,7 @@ def test_what_only_a_tile_shows_a_person_decides(
     whole: float | None, action: Action, reason: str | None
 ) -> None:
     """Where the picture read whole would pass, a sure tile does not act by itself: it is a job."""
-    decision = outcome(replace(answer(probability=0.95), whole=whole))
+    decision = outcome(answer(probability=0.95)._replace(whole=whole))
 
     assert (decision.action, decision.review and decision.review.reason) == (action, reason)
     assert decision.findings[0].whole == whole
