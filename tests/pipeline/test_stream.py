@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from pipeline.messages import (
     Ticket,
     UploadEvent,
 )
-from pipeline.records import Headers, Mark, Outgoing, Partition, Record
+from pipeline.records import Headers, Mark, Outgoing, Partition, Polled, Record
 from pipeline.stream import Limits, Stream
 from pipeline.stub import StubBroker, StubLink, StubPool, constant
 from pipeline.watchdog import Watchdog
@@ -82,13 +82,19 @@ class House:
         self.link = StubLink(self.broker, *partitions)
         self.pool = StubPool(judge or constant(-3.0))
         self.policies = policies or PolicySet((policy(),))
+        self.limits = limits or Limits(max_in_flight=50)
+        self.use(self.link)
+
+    def use(self, link: StubLink) -> None:
+        """Begin anew with another link."""
+        self.link = link
         self.stream = Stream(
             self.link,
             self.pool,
             lambda: self.policies,
             Calibrations,
             WATCHDOG,
-            limits=limits or Limits(max_in_flight=50),
+            limits=self.limits,
             clock=lambda: self.now,
         )
 
@@ -719,3 +725,77 @@ def test_uploads_of_one_poll_are_one_batch() -> None:
     house.pool.submit = counted  # type: ignore[method-assign]
     house.turn()
     assert calls == [10]
+
+
+class SlowLink(StubLink):
+    """A broker that takes its time over the first commit of decisions: until `during` returns."""
+
+    during: Callable[[], None] | None = None
+    polls = 0
+
+    def poll(self, *, timeout_s: float, max_records: int) -> Polled:
+        """Count the polls."""
+        self.polls += 1
+        return super().poll(timeout_s=timeout_s, max_records=max_records)
+
+    def commit(self, outgoing: Sequence[Outgoing], marks: Mapping[Partition, Mark]) -> None:
+        """Commit once `during` has returned."""
+        if outgoing and self.during is not None:
+            during, self.during = self.during, None
+            during()
+        super().commit(outgoing, marks)
+
+
+def deciding_during_a_commit(fault: Exception | None = None) -> tuple[House, list[int]]:
+    """Return a house whose first commit ended, or failed, only after a second upload was decided; and its polls."""
+    house = House(constant(5.0))
+    link = SlowLink(house.broker, P, R)
+    house.use(link)
+    decided: list[int] = []
+
+    def reason(key: int, questions: Sequence[Question]) -> Explained:
+        # The stream asks for reasons as soon as it has decided.
+        del questions
+        decided.append(key)
+        return Explained(key=key)
+
+    polls: list[int] = []
+
+    def during() -> None:
+        polls.append(link.polls)
+        house.pool.let_go()
+        until_s = time.monotonic() + 10
+        while len(decided) < 2:
+            assert time.monotonic() < until_s
+            time.sleep(0.001)
+        polls.append(link.polls)
+        if fault is not None:
+            raise fault
+
+    house.pool.reason = reason
+    house.pool.holding = True
+    house.upload("1")
+    house.upload("2")
+    house.turn(1)
+    house.pool.let_go(count=1)
+    link.during = during
+    house.turn(1)
+    return house, polls
+
+
+def test_uploads_are_decided_while_a_commit_is_under_way() -> None:
+    """What the pool answers during a commit is decided before that ends, and nothing is polled until then."""
+    house, polls = deciding_during_a_commit()
+    assert polls[0] == polls[1]
+    assert [d.content_id for d in house.decisions()] == ["c1"]
+    house.turn(1)
+    assert [d.content_id for d in house.decisions()] == ["c1", "c2"]
+
+
+def test_a_commit_that_fails_forgets_what_was_decided_meanwhile() -> None:
+    """After an abort what was decided during the commit is read and judged again, and comes out once."""
+    house, _ = deciding_during_a_commit(AbortedError("the broker is gone for a moment"))
+    assert house.decisions() == []
+    house.pool.holding = False
+    house.turn(4)
+    assert sorted(d.content_id for d in house.decisions()) == ["c1", "c2"]
