@@ -25,6 +25,7 @@ from typing import IO, Any, Final
 from infra.embedded import broker, ray_head, real_kafka, redis_server
 from infra.embedded.ports import free_port, wait_for
 from pipeline import processes
+from pipeline.beside import PARTS
 from pipeline.config import environment
 from pipeline.processes import Part, PartError
 
@@ -58,7 +59,7 @@ class Stack:
             kafka, servers = self._add(*broker.start(logs=self.logs, env=self.base))
         redis, redis_port = self._add(
             *redis_server.start(
-                self._redis_folder(survives=bool(home)), logs=self.logs, env=self.base
+                self._folder("redis", survives=bool(home)), logs=self.logs, env=self.base
             )
         )
         media = self.data / "media"
@@ -69,6 +70,9 @@ class Stack:
             "WEIR_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
             "WEIR_STORE_FOLDER": str(media),
             "WEIR_CONSOLE_PEOPLE": str(self.data / "people.yaml"),
+            "WEIR_ARCHIVE": str(self._folder("archive", survives=bool(home))),
+            # Whoever tries it out wants to see what was just decided.
+            "WEIR_ARCHIVE_WAIT_S": "20",
         }
         _say(part="media store", state="ready", detail=str(media))
         self._await(kafka, servers)
@@ -77,7 +81,7 @@ class Stack:
         if home:
             self._create_topics()
         # Each process of the pipeline has numbers, and so a port, of its own.
-        metrics = free_port(following=1)
+        metrics = free_port(following=len(PARTS))
         self._add(
             self._weir("pipeline", "run", extra={"WEIR_TELEMETRY_METRICS_PORT": str(metrics)})
         )
@@ -164,9 +168,9 @@ class Stack:
         part = self._add(processes.start("console", command, logs=self.logs, env=env))
         return part, port, f"http://127.0.0.1:{port}/welcome?token={token}"
 
-    def _redis_folder(self, *, survives: bool) -> Path:
-        # What the queue knows of a broker that forgets everything must be forgotten with it.
-        folder = self.data / ("redis" if survives else "redis-embedded")
+    def _folder(self, name: str, *, survives: bool) -> Path:
+        # What is known of a broker that forgets everything must be forgotten with it: its offsets begin anew.
+        folder = self.data / (name if survives else f"{name}-embedded")
         if not survives:
             shutil.rmtree(folder, ignore_errors=True)
         return folder

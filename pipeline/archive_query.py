@@ -6,9 +6,14 @@ import duckdb
 
 from pipeline.archive import Archive, overlapping
 from pipeline.errors import RefusedError
-from pipeline.messages import DECISIONS, UPLOADS, VERDICTS
+from pipeline.messages import DECISIONS, SHADOWS, UPLOADS, VERDICTS
 
-_VIEWS: Final = {"decisions": DECISIONS, "verdicts": VERDICTS, "uploads": UPLOADS}
+_VIEWS: Final = {
+    "decisions": DECISIONS,
+    "verdicts": VERDICTS,
+    "uploads": UPLOADS,
+    "shadows": SHADOWS,
+}
 
 
 def connect(archive: Archive, *, since_day: str = "") -> duckdb.DuckDBPyConnection:

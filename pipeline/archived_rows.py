@@ -8,7 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pipeline.messages import DECISIONS, UPLOADS, VERDICTS, Decision, UploadEvent, Verdict
+from pipeline.messages import DECISIONS, SHADOWS, UPLOADS, VERDICTS, Decision, UploadEvent, Verdict
 from pipeline.records import Record
 
 _TEXTS: Final = pa.list_(pa.string())
@@ -133,19 +133,21 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     DECISIONS: _DECISION,
     VERDICTS: _VERDICT,
     UPLOADS: _UPLOAD,
+    SHADOWS: _DECISION,
 }
 #: Topic -> the column that says when it came about: it gives a row its day, and an erasure its end.
 MOMENTS: Final[Mapping[str, str]] = {
     DECISIONS: "decided_at",
     VERDICTS: "decided_at",
     UPLOADS: "received_at",
+    SHADOWS: "decided_at",
 }
 
 
 def row_of(record: Record) -> dict[str, Any] | None:
     """Return a record as a row, or None where it is none of what its topic holds."""
     try:
-        if record.topic == DECISIONS:
+        if record.topic in {DECISIONS, SHADOWS}:
             row = _decision(Decision.model_validate_json(record.value or b""))
         elif record.topic == UPLOADS:
             row = _upload(UploadEvent.model_validate_json(record.value or b""))

@@ -215,6 +215,7 @@ def run_archive(settings: Settings, stop: threading.Event) -> None:
         Archiving(
             link=link,
             archive=Archive(settings.archive, settings.store),
+            wait_s=settings.archive_wait_s,
             erasures=lambda: known(settings.kafka).erasures(),
         ).run(stop)
     finally:

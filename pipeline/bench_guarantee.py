@@ -14,6 +14,7 @@ from pipeline.quality import Quality, Stratum, Where, estimate
 from pipeline.reliability import Figure, Vector, ece, ece_floor
 from pipeline.scored import Scores
 from pipeline.simulation import SHIFTED_PRIOR, Kind, Uploads, answers, labelled, uploads, whole
+from pipeline.thresholds import upper
 from policies.schema import MissRate, Precision
 
 #: What is promised: a strict and a lenient pair, with 95 % confidence.
@@ -27,6 +28,8 @@ PROMISES: Final[tuple[Precision | MissRate, ...]] = (
 _TRUTH: Final = 40_000
 #: How far the world drifts, in log-odds; over how many steps it does, and stays so; how many audits each step brings.
 _DRIFTED, _MOVES, _STAYS, _AUDITED = 4.0, 6, 24, 250
+#: Runs of different seeds have nothing in common.
+_APART: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Kept:
     #: Shares of runs: a threshold was found; it held (or nothing acts, or the monitor has turned it off); naive held.
     found: float
     held: float
+    #: What the runs say of the true share of held: its 95 % binomial interval (Clopper, Pearson 1934).
+    interval: tuple[float, float]
     naive_held: float
     #: Where the promise acts or passes by itself, with it: mean share of uploads.
     automated: float
@@ -48,8 +53,13 @@ class Kept:
 
     @property
     def well(self) -> bool:
-        """Return whether it held as often as was promised, as far as so many runs can tell."""
+        """Return whether it held as often as was promised."""
         return self.held >= self.promised
+
+    @property
+    def refuted(self) -> bool:
+        """Return whether so many runs rule out that it truly holds as often as was promised."""
+        return self.interval[1] < self.promised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +71,8 @@ class Calibrated:
     before: float
     after: float
     floor: float
+    #: Standard error of how far `after` lies above the floor, over the runs.
+    error: float
 
     @property
     def well(self) -> bool:
@@ -99,6 +111,7 @@ def measure(
     labels: Sequence[int],
     runs: int,
     *,
+    seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Kept], list[Calibrated]]:
     """Return how promises and calibrations did on each stream with each number of labels."""
@@ -110,7 +123,7 @@ def measure(
         for count in labels:
             outcomes: dict[Precision | MissRate, list[_Run]] = {p: [] for p in PROMISES}
             errors = []
-            for run in range(runs):
+            for run in range(seed * _APART, seed * _APART + runs):
                 rng = np.random.default_rng([run, count, len(kind)])
                 scored = labelled(kind, count, rng)
                 once = scored.one_a_cluster(run)
@@ -127,6 +140,7 @@ def measure(
                 advance(1)
             kept += [_kept(kind, count, p, found) for p, found in outcomes.items()]
             before, after, floor = np.mean(errors, axis=0)
+            above = [error[1] - error[2] for error in errors]
             calibrated.append(
                 Calibrated(
                     stream=kind,
@@ -134,6 +148,7 @@ def measure(
                     before=float(before),
                     after=float(after),
                     floor=float(floor),
+                    error=float(np.std(above) / np.sqrt(len(above))),
                 )
             )
     return kept, calibrated
@@ -152,10 +167,15 @@ def _kept(kind: Kind, count: int, promise: Precision | MissRate, found: list[_Ru
         promised=promise.confidence,
         found=share([r.found for r in found]),
         held=share([r.held for r in found]),
+        interval=_binomial(sum(r.held for r in found), len(found)),
         naive_held=share([r.naive for r in found]),
         automated=share([r.automated for r in found]),
         turned_off=share([r.off for r in found]) if kind == "drift" else None,
     )
+
+
+def _binomial(hits: int, runs: int) -> tuple[float, float]:
+    return 1 - upper(runs - hits, runs, 0.025), upper(hits, runs, 0.025)
 
 
 def _error(curve: Curve, fresh: Uploads, seed: int) -> tuple[float, float, float]:
@@ -256,7 +276,11 @@ def _over_time(parts: list[tuple[float, float]]) -> float:
 
 
 def measure_audits(
-    audited: Sequence[int], runs: int, *, advance: Callable[[int], None] = lambda _: None
+    audited: Sequence[int],
+    runs: int,
+    *,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[Covered]:
     """Return how often the audit's intervals hold the truth, with sure and with erring reviewers."""
     found = []
@@ -264,7 +288,7 @@ def measure_audits(
         for count in audited:
             hits: dict[str, list[bool]] = {}
             widths: dict[str, list[float]] = {}
-            for run in range(runs):
+            for run in range(seed * _APART, seed * _APART + runs):
                 rng = np.random.default_rng([run, count, len(stream)])
                 told, truth = _audit(stream, count, rng)
                 for name, true in truth.items():

@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from policies.notation import Share
+
 #: Where the repository or the installed package has its own policies and bundled model.
 _HOUSE = Path(__file__).resolve().parent.parent
 
@@ -128,6 +130,22 @@ class Stream(_Section):
     max_rescores: Annotated[int, Field(ge=1)] = 5
 
 
+class Shadow(_Section):
+    """Policies or classifiers that decide beside those in force, are recorded, and never act; without any, none do."""
+
+    #: A folder of policies; without one, those in force.
+    policies: Path | None = None
+    #: Classifiers like `[[classifiers]]`; without any, those in force.
+    classifiers: tuple[ClassifierSettings, ...] = ()
+    #: The share of contents that it looks at, like 5%.
+    rollout: Share = 1.0
+
+    @property
+    def on(self) -> bool:
+        """Return whether anything decides in the shadow."""
+        return self.policies is not None or bool(self.classifiers)
+
+
 class Console(_Section):
     """The console for people."""
 
@@ -185,12 +203,15 @@ class Settings(BaseSettings):
     archive: str = "archive"
     #: Whether uploads are archived, too: captions and where media lie, which a changed wording is scored on again.
     archive_uploads: bool = True
+    #: How long a record waits at most until it is in the archive; the shorter, the more and smaller its files.
+    archive_wait_s: Annotated[float, Field(gt=0)] = 60.0
     kafka: Kafka = Kafka()
     redis: Redis = Redis()
     store: Store = Store()
     media: Media = Media()
     pool: PoolSettings = PoolSettings()
     stream: Stream = Stream()
+    shadow: Shadow = Shadow()
     console: Console = Console()
     oidc: Oidc = Oidc()
     telemetry: Telemetry = Telemetry()

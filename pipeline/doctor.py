@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -57,13 +57,15 @@ def examine(settings: Settings, *, models: bool = True) -> Iterator[Diagnosis]:
     yield from _ray(settings)
     if models and policies is not None:
         yield from _classifiers(settings, policies)
+    if settings.shadow.on:
+        yield from _shadow(settings, models=models)
 
 
 def masked(settings: Settings) -> dict[str, Any]:
     """Return the whole configuration with every secret hidden."""
     shown = settings.model_dump(mode="json")
     shown["redis"]["url"] = _without_password(settings.redis.url.get_secret_value())
-    for classifier in shown["classifiers"]:
+    for classifier in (*shown["classifiers"], *shown["shadow"]["classifiers"]):
         classifier["options"] = {
             name: "**********" if _SECRET.search(name) else value
             for name, value in classifier["options"].items()
@@ -312,6 +314,30 @@ def _classifiers(settings: Settings, policies: PolicySet) -> Iterator[Diagnosis]
             remedy="configure one that can, or set `status: draft`",
         )
     yield from _calibrations(settings, live, lambda q: answered[q.id])
+
+
+def _shadow(settings: Settings, *, models: bool) -> Iterator[Diagnosis]:
+    """Yield what is wrong with what decides in the shadow; nothing of it stops the pipeline."""
+    shadow = settings.shadow
+    own = settings.model_copy(
+        update={
+            "policies": shadow.policies or settings.policies,
+            "classifiers": shadow.classifiers or settings.classifiers,
+        }
+    )
+    policies, found = _policies(own)
+    if models and policies is not None:
+        found += _classifiers(own, policies)
+    share = f"on {shadow.rollout:.0%} of contents"
+    if all(one.state == "well" for one in found):
+        told = shadow.policies or ", ".join(c.name for c in shadow.classifiers)
+        yield Diagnosis(of="shadow", state="well", says=f"{told} decides {share}, and never acts")
+    for one in found:
+        if one.state != "well":
+            remedy = one.remedy.replace("WEIR_POLICIES", "WEIR_SHADOW_POLICIES").replace(
+                "[[classifiers]]", "[[shadow.classifiers]]"
+            )
+            yield replace(one, of=f"shadow: {one.of}", state="warning", remedy=remedy)
 
 
 def _calibrations(

@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from pipeline.archive import Archive, ArchiveFile
 from pipeline.archived_rows import MOMENTS, SCHEMAS
 from pipeline.legal import Erasures
-from pipeline.messages import DECISIONS, UPLOADS, VERDICTS
+from pipeline.messages import DECISIONS, SHADOWS, UPLOADS, VERDICTS
 
 #: What stands where a digest stood.
 ERASED: Final = "erased"
 _OF_ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     DECISIONS: ("author_id",),
+    SHADOWS: ("author_id",),
     VERDICTS: ("note",),
     UPLOADS: ("author_id", "uris", "content_types", "caption"),
 }
@@ -100,7 +101,7 @@ def _without(table: Any, topic: str, rows: Any) -> Any:
     for name in _OF_ROWS[topic]:
         nothing = pa.nulls(len(table), table.schema.field(name).type)
         table = _put(table, name, pc.if_else(rows, nothing, table[name].combine_chunks()))
-    if topic != DECISIONS:
+    if topic not in {DECISIONS, SHADOWS}:
         return table
     kept = ["media", "text", "context", "surface", "regions", "findings"]
     plain = table.select(kept).to_pylist()

@@ -25,6 +25,7 @@ PEOPLE: Final = "moderation.people"
 AUDIT: Final = "moderation.audit"
 LEGAL: Final = "moderation.legal"
 POLICIES: Final = "moderation.policies"
+SHADOWS: Final = "moderation.shadows"
 
 #: The namespace of decision ids (RFC 9562, version 5).
 _NAMESPACE: Final = UUID("9d7e61fc-6d2f-5d43-8f9b-2f6c2a8d3b11")
@@ -245,7 +246,7 @@ class Decision(_Own):
     ground: str | None = None
     notice: str | None = None
     stages: tuple[Stage, ...] = ()
-    decided_by: str = "pipeline"  # pipeline, or person
+    decided_by: str = "pipeline"  # pipeline, person, or shadow: then it never acts
     reviewer: str | None = None
     verdict_id: str | None = None
     appeal: AppealOutcome | None = None

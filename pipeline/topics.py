@@ -15,6 +15,7 @@ from pipeline.messages import (
     POLICIES,
     RESCORE,
     REVIEWS,
+    SHADOWS,
     TICKETS,
     UPLOADS,
     VERDICTS,
@@ -66,6 +67,7 @@ def plan(settings: Kafka) -> tuple[Topic, ...]:
         AUDIT,
         LEGAL,
         POLICIES,
+        SHADOWS,
     )
     return tuple(_topic(name, settings) for name in names)
 

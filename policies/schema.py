@@ -28,6 +28,7 @@ from policies.notation import (
     Wording,
     nearest,
     refusal,
+    share_of,
 )
 from policies.question import Exempt, Forbidden, Part, Question
 from policies.queues import Queue
@@ -308,8 +309,7 @@ class Policy(Strict):
         """Return whether this content is in the policy's rollout: always the same, and a larger share adds."""
         if self.rollout >= 1:
             return True
-        name = f"{self.policy}\0{content_id}".encode(errors="surrogatepass")
-        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") / 2**64 < self.rollout
+        return share_of(self.policy, content_id) < self.rollout
 
     @cached_property
     def regions(self) -> frozenset[str]:

@@ -201,6 +201,22 @@ def test_media_that_cannot_be_read_are_held_with_the_reason(decided: dict[str, D
     assert broken.review is not None
 
 
+def test_the_archive_fills_beside_the_pipeline(demo: Demo, decided: dict[str, Decision]) -> None:
+    """What was decided, and the uploads that it was about, can be asked for within a minute."""
+    sql = (
+        "SELECT count(DISTINCT d.content_id) AS n FROM decisions d "
+        "JOIN uploads u ON u.event_id = d.event_id"
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        done = demo.run("weir", "archive", "query", sql, "--json")
+        assert done.returncode == 0, done.stderr
+        if (count := json.loads(done.stdout)["n"]) >= len(decided):
+            break
+        assert time.monotonic() < deadline, count
+        time.sleep(2)
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_runs(demo: Demo, line: str) -> None:
     """Each bash line of README ends with status 0 when it is typed beside the running demo."""

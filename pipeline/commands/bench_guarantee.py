@@ -31,10 +31,20 @@ if TYPE_CHECKING:
     help="Repetitions of each audit.",
 )
 @click.option("--audits", default="300,1000,3000", show_default=True, help="Audited uploads.")
+@click.option(
+    "--seed", default=0, type=click.IntRange(0), show_default=True, help="Other runs of the same."
+)
 @click.option("--only", multiple=True, help="Only this stream; may be given again.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
-    *, runs: int, labels: str, audit_runs: int, audits: str, only: tuple[str, ...], as_json: bool
+    *,
+    runs: int,
+    labels: str,
+    audit_runs: int,
+    audits: str,
+    seed: int,
+    only: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Simulate streams whose truth is known, and count how often Weir's word holds.
 
@@ -53,9 +63,9 @@ def command(
         )
     counts, looked = _numbers(labels, "--labels"), _numbers(audits, "--audits")
     with bar("Promises", len(kinds) * len(counts) * runs, quiet=as_json) as advance:
-        kept, calibrated = measure(kinds, counts, runs, advance=advance)
+        kept, calibrated = measure(kinds, counts, runs, seed=seed, advance=advance)
     with bar("Audits", 3 * len(looked) * audit_runs, quiet=as_json) as advance:
-        covered = measure_audits(looked, audit_runs, advance=advance)
+        covered = measure_audits(looked, audit_runs, seed=seed, advance=advance)
     if as_json:
         found = {
             "promises": [asdict(row) for row in kept],
@@ -86,8 +96,8 @@ def _show(
     console = Console()
     if kept:
         table = Table(
-            "stream", "labels", "promise", "held", "naive held", "found", "share", "turned off", "",
-            title="Promises at 95 % confidence: share of runs in which they held",
+            "stream", "labels", "promise", "held", "interval", "naive held", "found", "share", "off", "",
+            title="Promises at 95 % confidence: share of runs in which they held, with its 95 % interval",
         )  # fmt: skip
         for row in kept:
             table.add_row(
@@ -95,16 +105,17 @@ def _show(
                 f"{row.labels:,}",
                 row.promise,
                 f"{row.held:.1%}",
+                f"{row.interval[0]:.1%} to {row.interval[1]:.1%}",
                 f"{row.naive_held:.1%}",
                 f"{row.found:.0%}",
                 f"{row.automated:.1%}",
                 "" if row.turned_off is None else f"{row.turned_off:.0%}",
-                "" if row.well else "BROKEN",
+                "" if row.well else "BROKEN" if row.refuted else "BELOW",
             )
         console.print(table)
     if calibrated:
         table = Table(
-            "stream", "labels", "before", "after", "floor", "",
+            "stream", "labels", "before", "after", "floor", "above it", "",
             title="Calibration error on as many other uploads, mean over runs",
         )  # fmt: skip
         for one in calibrated:
@@ -112,6 +123,7 @@ def _show(
                 one.stream,
                 f"{one.labels:,}",
                 *(f"{v:.4f}" for v in (one.before, one.after, one.floor)),
+                f"{one.after - one.floor:.4f} ± {1.96 * one.error:.4f}",
                 "" if one.well else "OVER",
             )
         console.print(table)

@@ -4,7 +4,6 @@ import json
 import math
 import sys
 import time
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,6 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.config import Settings
     from pipeline.watching import Watched
 
 
@@ -35,11 +33,12 @@ def command(*, every_s: float | None, dry_run: bool, as_json: bool) -> None:
     from pipeline.calibration import CalibrationError
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
+    from pipeline.watchman import go_round
 
     settings = Settings()
     while True:
         try:
-            found = _look(settings, dry_run=dry_run)
+            found = go_round(settings, dry_run=dry_run)
         except (PipelineError, CalibrationError) as error:
             raise click.ClickException(str(error)) from error
         if as_json:
@@ -49,32 +48,6 @@ def command(*, every_s: float | None, dry_run: bool, as_json: bool) -> None:
         if every_s is None:
             sys.exit(1 if any(one.alarm for one in found) else 0)
         time.sleep(every_s)
-
-
-def _look(settings: "Settings", *, dry_run: bool) -> "list[Watched]":
-    from pipeline.answered import look, moved
-    from pipeline.archive import Archive
-    from pipeline.calibration import Calibrations, read_alarms, write_alarms
-    from pipeline.watching import watch
-
-    now = datetime.now(UTC)
-    calibrations = list(Calibrations.load(settings.calibrations).by_words.values())
-    if not calibrations:
-        return []
-    archive = Archive(settings.archive, settings.store)
-    since = min(c.fitted_at for c in calibrations) - timedelta(days=1)
-    before = read_alarms(settings.calibrations)
-    found = watch(
-        calibrations,
-        look(archive, since=since).answers,
-        moved(archive, calibrations, now=now),
-        before=before,
-        now=now,
-    )
-    alarms = [one.alarm for one in found if one.alarm is not None]
-    if not dry_run and list(before) != alarms:
-        write_alarms(settings.calibrations, alarms)
-    return found
 
 
 def _plain(one: "Watched") -> dict[str, Any]:

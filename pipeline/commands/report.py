@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pipeline.answered import Group, Looked
+    from pipeline.comparing import Compared
     from pipeline.quality import Quality
     from pipeline.reliability import Figure
 
@@ -61,6 +62,59 @@ def quality(
     else:
         _show(rows)
     sys.exit(0)
+
+
+@command.command()
+@click.option("--since", default="7d", show_default=True, callback=ago, help="How far back.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def shadow(*, since: "timedelta", as_json: bool) -> None:
+    """Show how the shadow decides beside what is in force, upload by upload, from the archive.
+
+    What decides in the shadow is configured by WEIR_SHADOW_POLICIES, WEIR_SHADOW_CLASSIFIERS and WEIR_SHADOW_ROLLOUT;
+    its decisions are the archive's view `shadows`.
+    """
+    from pipeline.archive import Archive
+    from pipeline.comparing import compare
+    from pipeline.config import Settings
+    from pipeline.errors import PipelineError
+
+    settings = Settings()
+    try:
+        found = compare(Archive(settings.archive, settings.store), since=datetime.now(UTC) - since)
+    except PipelineError as error:
+        raise click.ClickException(str(error)) from error
+    if not found.decisions:
+        raise click.ClickException(
+            "the archive holds nothing that was decided both ways in that time: set WEIR_SHADOW_POLICIES or "
+            "WEIR_SHADOW_CLASSIFIERS, and WEIR_ARCHIVE, for `weir run`"
+        )
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=1))
+    else:
+        _show_shadow(found)
+
+
+def _show_shadow(found: "Compared") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    differing = found.differing
+    table = Table(
+        "in force",
+        "shadow",
+        "decisions",
+        "for example",
+        title=f"{found.decisions:,} decisions both ways, {differing.value:.2%} of them differ "
+        f"({differing.low:.2%} to {differing.high:.2%})",
+    )
+    for pair in found.pairs:
+        table.add_row(pair.live, pair.shadow, f"{pair.count:,}", ", ".join(pair.examples))
+    console.print(table)
+    asked = Table("question", "asked both ways", "lead elsewhere", "probabilities apart")
+    for one in found.questions:
+        asked.add_row(one.question, f"{one.count:,}", f"{one.differing:,}", f"{one.apart:.3f}")
+    console.print(asked)
 
 
 def _rows(

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--only",
-    type=click.Choice(["uploads", "escalate", "archive"]),
-    help="Run one part alone: `uploads` decides, `escalate` keeps the review queue, `archive` writes Parquet files.",
+    type=click.Choice(["uploads", "escalate", "archive", "monitor", "shadow"]),
+    help="Run one part alone: `uploads` decides, `escalate` keeps the review queue, `archive` writes Parquet files, "
+    "`monitor` watches what was promised, `shadow` decides without acting.",
 )
 def command(*, only: "Part | None") -> None:
     """Run the pipeline against the configured services, until a signal stops it.
 
-    Uploads become decisions, and what a person must see comes into the review queue. A process that runs beside others
+    Uploads become decisions, and what a person must see comes into the review queue. Where WEIR_ARCHIVE is set, all of
+    it is archived, and every five minutes held against what was promised. A process that runs beside others
     needs a name of its own: WEIR_INSTANCE.
     """
     from pipeline.calibration import CalibrationError

@@ -306,7 +306,12 @@ def test_a_new_model_goes_the_same_way(
     world: World, weir: Weir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The words stay, the classifier changes: its answers are calibrated on the labels of the one before."""
-    stub: dict[str, Any] = {"name": "stub", "kind": "stub", "model": "stub", "options": {"bias": 1.5}}
+    stub: dict[str, Any] = {
+        "name": "stub",
+        "kind": "stub",
+        "model": "stub",
+        "options": {"bias": 1.5},
+    }
     monkeypatch.setenv("WEIR_CLASSIFIERS", json.dumps([stub]))
     biased = StubClassifier(ClassifierSpec(**stub))
 
@@ -333,7 +338,12 @@ def test_a_cascade_gets_a_calibration_for_each_classifier(
     world: World, weir: Weir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each classifier of a cascade is fitted, as each of them may settle the question."""
-    first: dict[str, Any] = {"name": "first", "kind": "stub", "model": "stub", "options": {"bias": -1.0}}
+    first: dict[str, Any] = {
+        "name": "first",
+        "kind": "stub",
+        "model": "stub",
+        "options": {"bias": -1.0},
+    }
     second = {"name": "second", "kind": "stub", "model": "stub"}
     monkeypatch.setenv("WEIR_CLASSIFIERS", json.dumps([first, second]))
 

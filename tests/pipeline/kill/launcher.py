@@ -25,9 +25,9 @@ from pipeline.kafka import Member
 from pipeline.messages import DECISIONS, RESCORE, UPLOADS
 from pipeline.pooling import open_pool
 from pipeline.records import Mark, Outgoing, Partition, Polled
-from pipeline.run import Parts, run_uploads
 from pipeline.stream import Stream
 from pipeline.stub import StubPool, constant
+from pipeline.uploads import Parts, run_uploads
 from workers.upload import Judged
 
 STATE: Final = struct.Struct("<qqq")
