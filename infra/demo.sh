@@ -25,6 +25,4 @@ done
 
 install ""
 export PATH="$PWD/.venv/bin:$PATH"
-say "Drawing the sample uploads"
-python -m infra.samples "$data/samples"
-exec weir up --data "$data" --send "$data/samples" --timeout 300 "${leave[@]}"
+exec weir up --data "$data" --timeout 300 "${leave[@]}"

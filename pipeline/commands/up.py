@@ -46,7 +46,10 @@ _EPILOG = (
     help="A file or folder to send once everything runs; may be given more than once.",
 )
 @click.option(
-    "--samples", is_flag=True, help="Draw sample pictures with captions, and send those, too."
+    "--samples/--no-samples",
+    default=None,
+    help="Draw sample pictures with captions, and send those, too; as a rule, where the stack begins empty and "
+    "nothing else is to be sent.",
 )
 @click.option("--exit", "leave", is_flag=True, help="Stop when what was sent is decided.")
 @click.option(
@@ -57,15 +60,19 @@ _EPILOG = (
     help="Longest wait for decisions, in seconds.",
 )
 def command(
-    data: Path, *, paths: tuple[Path, ...], samples: bool, leave: bool, timeout_s: float
+    data: Path, *, paths: tuple[Path, ...], samples: bool | None, leave: bool, timeout_s: float
 ) -> None:
     """Start broker, Redis, media folder, Ray, pipeline and console; stay up until Ctrl-C.
 
     With KAFKA_HOME (an unpacked Apache Kafka release) and Java, that Kafka is started on the stack's
     folder and keeps its data. Without, it is a small broker in memory that forgets everything.
+
+    So that the console has something to show, sample pictures with captions are drawn and sent, unless told otherwise.
     """
     console = Console(stderr=True)
     decided = True
+    if samples is None:
+        samples = not paths and _begins_empty(data)
     if samples:
         paths = (*paths, _samples(data / "samples"))
     try:
@@ -91,6 +98,11 @@ def command(
         console.print("stopped")
     if not decided:
         raise SystemExit(1)
+
+
+def _begins_empty(data: Path) -> bool:
+    """Return whether nothing was sent to this stack before: the small broker forgets, a real one keeps its folder."""
+    return not config.environment().get("KAFKA_HOME") or not (data / "kafka").exists()
 
 
 def _samples(folder: Path) -> Path:

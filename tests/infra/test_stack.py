@@ -17,10 +17,10 @@ from pipeline.processes import descendants
 STUB = '[{"name": "stub", "model": "stub", "kind": "stub"}]'
 
 
-def up(data: Path, *options: str) -> subprocess.Popen[str]:
+def up(data: Path) -> subprocess.Popen[str]:
     """Start `weir up` in a session of its own, as a terminal does."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "up", "--data", str(data), *options],
+        [sys.executable, "-m", "pipeline", "up", "--data", str(data), "--no-samples"],
         env=environment() | {"WEIR_CLASSIFIERS": STUB},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
