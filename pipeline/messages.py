@@ -197,6 +197,8 @@ class Content(_Own):
     """What was judged, by digest."""
 
     media: tuple[str, ...] = ()
+    #: One for each medium, of 64 bits in hexadecimal digits; empty where it has too little contrast.
+    perceptual: tuple[str, ...] = ()
     text: str | None = None
     language: str | None = None
 

@@ -91,6 +91,7 @@ def origin_of(
     event: UploadEvent,
     *,
     media: Sequence[str] = (),
+    perceptual: Sequence[str] = (),
     stages: tuple[Stage, ...] = (),
 ) -> Origin:
     """Return where the decision on this record comes from."""
@@ -105,6 +106,7 @@ def origin_of(
         ),
         content=Content(
             media=tuple(media),
+            perceptual=tuple(perceptual),
             text=text_digest(event.text),
             language=locale.replace("_", "-").split("-")[0].lower() if locale else None,
         ),

@@ -16,6 +16,7 @@
 -- weir:{review}:heads:LANE:GROUP  zset    bucket -> key of its first job
 -- weir:{review}:bucket:BUCKET     zset    open job -> key (seconds of birth at the rate of ageing, minus harm)
 -- weir:{review}:queue:QUEUE       zset    unclosed job -> ms of birth
+-- weir:{review}:alike:QUEUE:BAND  set   unclosed jobs a perceptual hash of whose media has these digits at this place
 -- weir:{review}:until             zset    leased job -> ms at which its lease ends
 -- weir:{review}:held:PERSON       set     jobs that this person holds
 -- weir:{review}:widens            zset    job with a language -> ms from which anybody may take it
@@ -31,7 +32,7 @@
 -- weir:{review}:counts            hash    "queue|state" -> unclosed jobs in that state, "queue|late" -> overdue ones
 --
 -- Fields of a job: decision (the newest member), queue, lane, language, policies, weight, need, barred, harm, key,
--- born, due, reviewers, part, reason, print, state (open, leased, pending, sending, sent), lease, holder, until, opened, widened,
+-- born, due, reviewers, part, reason, print, hashes (perceptual ones, of 16 digits each), state (open, leased, pending, sending, sent), lease, holder, until, opened, widened,
 -- late, raised, saw (verdicts that count so far, JSON), made (decisions by people so far), moved (offset of the
 -- last move).
 
@@ -97,6 +98,19 @@ local function leave(job)
   reset_head(lane, bucket, redis.call('ZRANGE', P .. 'bucket:' .. bucket, 0, 0, 'WITHSCORES'))
 end
 
+-- Two hashes of 64 bits that differ in at most five of them agree in one of these six bands of digits.
+local BANDS = {{1, 3}, {4, 6}, {7, 9}, {10, 12}, {13, 14}, {15, 16}}
+
+-- Lets a job be found (SADD), or not any more (SREM), by what its media look like.
+local function like(command, job, queue, hashes)
+  for hash in string.gmatch(hashes, '[^,]+') do
+    for number, band in ipairs(BANDS) do
+      local digits = string.sub(hash, band[1], band[2])
+      redis.call(command, P .. 'alike:' .. queue .. ':' .. number .. ':' .. digits, job)
+    end
+  end
+end
+
 local function count(queue, what, by)
   redis.call('HINCRBY', P .. 'counts', queue .. '|' .. what, by)
 end
@@ -106,10 +120,10 @@ local function flow(queue, what, ms)
   if redis.call('HINCRBY', hour, queue .. '|' .. what, 1) == 1 then redis.call('EXPIRE', hour, 172800) end
 end
 
--- Takes a job out of whatever state it is in; the caller says which comes next. Returns its queue, part, late, print
--- and language.
+-- Takes a job out of whatever state it is in; the caller says which comes next. Returns its queue, part, late, print,
+-- language and hashes.
 local function quit_state(job)
-  local f = job_fields(job, 'state', 'queue', 'holder', 'part', 'late', 'print', 'language')
+  local f = job_fields(job, 'state', 'queue', 'holder', 'part', 'late', 'print', 'language', 'hashes')
   if f[1] == 'open' then leave(job) end
   if f[1] == 'leased' then redis.call('ZREM', P .. 'until', job) end
   if f[1] == 'pending' or f[1] == 'sending' then
@@ -118,7 +132,7 @@ local function quit_state(job)
   end
   if f[3] and f[3] ~= '' then redis.call('SREM', P .. 'held:' .. f[3], job) end
   count(f[2], f[1], -1)
-  return f[2], f[4], f[5], f[6], f[7]
+  return f[2], f[4], f[5], f[6], f[7], f[8]
 end
 
 -- Puts a job of this queue into a state, and sets other fields with it.
@@ -147,8 +161,10 @@ local function change(job, ...)
 end
 
 local function move(job, queue)
-  local f = job_fields(job, 'queue', 'state', 'late', 'born', 'due')
+  local f = job_fields(job, 'queue', 'state', 'late', 'born', 'due', 'hashes')
   if f[1] == queue then return end
+  like('SREM', job, f[1], f[6])
+  like('SADD', job, queue, f[6])
   local lane, due = string.match(redis.call('HGET', P .. 'queues', queue) or 'normal|86400000|', '^([^|]*)|([^|]*)|')
   redis.call('ZREM', P .. 'queue:' .. f[1], job)
   redis.call('ZADD', P .. 'queue:' .. queue, f[4], job)
@@ -227,7 +243,7 @@ end
 
 -- Ends a job: only its marker stays. Tickets stay a while, so that a verdict can be withdrawn.
 local function close(job, how, verdict, by, made, now, keep_ms, ticket_ms)
-  local queue, _, late, print, language = quit_state(job)
+  local queue, _, late, print, language, hashes = quit_state(job)
   if late == '1' then count(queue, 'late', -1) end
   for _, member in ipairs(redis.call('SMEMBERS', P .. 'members:' .. job)) do
     redis.call('PEXPIRE', P .. 'ticket:' .. member, ticket_ms)
@@ -237,6 +253,7 @@ local function close(job, how, verdict, by, made, now, keep_ms, ticket_ms)
   redis.call('ZREM', P .. 'queue:' .. queue, job)
   if language ~= '' then redis.call('ZREM', P .. 'widens', job) end
   redis.call('ZREM', P .. 'due', job)
+  like('SREM', job, queue, hashes)
   redis.call('DEL', P .. 'job:' .. job, P .. 'members:' .. job, P .. 'notes:' .. job)
   redis.call('SET', P .. 'closed:' .. job, marker_of(how, queue, verdict, by, made, now), 'PX', keep_ms)
   flow(queue, 'closed', now)

@@ -118,7 +118,7 @@ local function golden_job(id)
         redis.call('HSET', P .. 'job:' .. id, 'decision', decision, 'queue', queue, 'lane', lane, 'language', language,
           'policies', named, 'weight', weight, 'need', 'reviewer', 'barred', '', 'harm', '0', 'key', '0',
           'born', string.format('%d', born), 'due', string.format('%d', born + due_ms), 'reviewers', '1',
-          'part', 'golden', 'reason', 'band', 'print', '', 'state', 'leased', 'lease', '0', 'holder', '', 'until', '',
+          'part', 'golden', 'reason', 'band', 'print', '', 'hashes', '', 'state', 'leased', 'lease', '0', 'holder', '', 'until', '',
           'opened', '', 'widened', '', 'late', '', 'raised', '', 'saw', '[]', 'made', '[]', 'moved', '-1')
         return id, queue
       end

@@ -36,6 +36,7 @@ local function open(id, decision, job, ticket)
   redis.call('ZADD', P .. 'queue:' .. job.queue, job.born, id)
   if job.widens then redis.call('ZADD', P .. 'widens', job.widens, id) end
   redis.call('ZADD', P .. 'due', job.due, id)
+  like('SADD', id, job.queue, job.hashes)
   if job.print ~= '' then redis.call('SET', P .. 'print:' .. job.print, id) end
   count(job.queue, 'open', 1)
   flow(job.queue, 'arrived', now)
@@ -60,6 +61,12 @@ local function replace(id, old, item, ticket)
   if item.job.queue ~= redis.call('HGET', P .. 'job:' .. id, 'queue')
     and redis.call('HGET', P .. 'job:' .. id, 'moved') == '-1' then
     move(id, item.job.queue)
+  end
+  local seen = job_fields(id, 'queue', 'hashes')
+  if seen[2] ~= item.job.hashes then
+    like('SREM', id, seen[1], seen[2])
+    like('SADD', id, seen[1], item.job.hashes)
+    redis.call('HSET', P .. 'job:' .. id, 'hashes', item.job.hashes)
   end
   -- It keeps its birth and due time: an upload that is scored again has waited as long as before.
   if state == 'open' then

@@ -26,6 +26,7 @@ from pipeline.review import (
     Job,
     Lane,
     Person,
+    differ,
     open_to,
 )
 from policies.queues import Queue
@@ -39,6 +40,11 @@ KEEP: Final = timedelta(days=180)
 WITHDRAWABLE: Final = timedelta(days=7)
 #: How many tickets one script call projects; a claim waits no longer than such a call.
 RUN: Final = 16
+#: Media whose perceptual hashes differ in at most so many bits look alike.
+NEAR: Final = 5
+#: The places in a hash by which `queue.lua` keeps jobs, and how many jobs of one such place are looked at.
+_BANDS: Final = ((0, 3), (3, 6), (6, 9), (9, 12), (12, 14), (14, 16))
+_CANDIDATES: Final = 64
 #: How many keys are deleted at once.
 _BATCH: Final = 1000
 
@@ -46,7 +52,7 @@ _BATCH: Final = 1000
 _FIELDS: Final = (
     *("decision", "part", "queue", "lane", "language", "widened", "policies", "weight", "need"),
     *("barred", "born", "due", "reviewers", "reason", "state", "lease", "holder", "until"),
-    *("opened", "late", "raised", "saw"),
+    *("opened", "late", "raised", "saw", "hashes"),
 )
 
 #: What another file may catch without importing the client.
@@ -102,6 +108,7 @@ class Entry:
     late: bool
     raised: bool
     saw: tuple[Verdict, ...] = ()
+    hashes: tuple[str, ...] = ()
     ticket: Ticket | None = None
 
 
@@ -492,6 +499,33 @@ class ReviewQueue:
         found = [_entry(name, row, None) for name, row in rows if row[0] is not None]
         return sorted(found, key=lambda entry: entry.lease)
 
+    def alike(self, entry: Entry, *, within: int = NEAR) -> list[Entry]:
+        """Return open jobs of the same queue whose media look like those of this one, the most alike first.
+
+        They come without their tickets. Where very many look alike, these are some of them.
+        """
+        keys = [
+            f"{PREFIX}alike:{entry.queue}:{number}:{found[first:last]}"
+            for found in entry.hashes
+            for number, (first, last) in enumerate(_BANDS, start=1)
+        ]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in keys:
+                pipe.srandmember(name, _CANDIDATES)
+            names = {name.decode() for found in pipe.execute() for name in found}
+        ordered = sorted(names - {entry.job_id})
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in ordered:
+                pipe.hmget(f"{PREFIX}job:{name}", _FIELDS)
+            rows = zip(ordered, pipe.execute(), strict=True)
+        others = [_entry(name, row, None) for name, row in rows if row[0] is not None]
+        found = [
+            (differ(entry.hashes, other.hashes), other.born, other.job_id, other)
+            for other in others
+            if other.state == "open"
+        ]
+        return [other for apart, *_, other in sorted(found) if apart <= within]
+
     def exposure(self, person: str) -> dict[str, str]:
         """Return what this person has borne: day, points, run, last, rest."""
         found = self._redis.hgetall(f"{PREFIX}care:{safe(person)}")
@@ -608,6 +642,7 @@ def _fields(job: Job) -> dict[str, Any]:
         "part": job.part,
         "reason": job.reason,
         "print": job.print,
+        "hashes": ",".join(job.hashes),
     }
     if job.widens is not None:
         fields["widens"] = _stamp(job.widens)
@@ -640,6 +675,7 @@ def _entry(job_id: str, raw: Sequence[bytes], blob: bytes | None) -> Entry:
         late=said["late"] == "1",
         raised=said["raised"] == "1",
         saw=tuple(Verdict.model_validate(v) for v in json.loads(said["saw"])),
+        hashes=tuple(filter(None, said["hashes"].split(","))),
         ticket=None if blob is None else unpack(blob),
     )
 

@@ -64,6 +64,7 @@ class Job:
     need: Need = "reviewer"
     barred: tuple[str, ...] = ()
     print: str = ""  # equal for jobs that one verdict answers; "": none
+    hashes: tuple[str, ...] = ()  # perceptual ones of its media, by which jobs like it are found
 
     @property
     def widens(self) -> datetime | None:
@@ -168,6 +169,9 @@ def job_of(
         part="appeal" if review.reason == "appeal" else "first",
         barred=_barred(decision, decided_before),
         print=fingerprint(ticket, policies) or "",
+        hashes=()
+        if queue.sealed
+        else tuple(dict.fromkeys(filter(None, decision.content.perceptual))),
     )
 
 
@@ -267,6 +271,12 @@ class Bucket:
             and (self.need == "reviewer" or person.lead)
             and person.id not in self.barred
         )
+
+
+def differ(some: Collection[str], others: Collection[str]) -> int:
+    """Return in how many bits those two perceptual hashes differ that are nearest to each other; 64: there are none."""
+    pairs = ((int(one, 16) ^ int(other, 16)).bit_count() for one in some for other in others)
+    return min(pairs, default=64)
 
 
 def in_force(decisions: Sequence[Decision]) -> Decision | None:

@@ -462,7 +462,11 @@ class Stream:
             fault,
             job.policies,
             origin=origin_of(
-                job.record, job.event, media=judged.media_digests, stages=_stages(judged)
+                job.record,
+                job.event,
+                media=judged.media_digests,
+                perceptual=judged.perceptual_hashes,
+                stages=_stages(judged),
             ),
             now=self._now(),
             rescored=rescore,
@@ -494,7 +498,11 @@ class Stream:
             answers,
             job.policies,
             origin=origin_of(
-                job.record, job.event, media=judged.media_digests, stages=_stages(judged)
+                job.record,
+                job.event,
+                media=judged.media_digests,
+                perceptual=judged.perceptual_hashes,
+                stages=_stages(judged),
             ),
             now=now,
             uncovered=job.coverage.uncovered,

@@ -334,6 +334,7 @@ class Kept:
 
     pictures: Place | None
     media_digests: tuple[str, ...]
+    perceptual_hashes: tuple[str, ...]
     stages_ms: tuple[tuple[str, float], ...]
     text_in_image: str = ""
 
@@ -435,6 +436,7 @@ class Preparer:
             Kept(
                 pictures=Place(reference, size, next(numbers)) if one.prepared.pictures else None,
                 media_digests=one.prepared.media_digests,
+                perceptual_hashes=one.prepared.perceptual_hashes,
                 stages_ms=(*one.stages_ms, ("keep", keep_ms)),
                 text_in_image=one.text_in_image,
             )

@@ -261,6 +261,7 @@ class Dispatch:
         judged = Judged(
             key=passage.upload.key,
             media_digests=passage.media_digests,
+            perceptual_hashes=passage.perceptual_hashes,
             stages_ms=tuple(passage.stages_ms),
             fault=fault,
         )
@@ -300,6 +301,7 @@ class Dispatch:
             self._want_reasons(passage)
             return
         passage.media_digests = kept.media_digests
+        passage.perceptual_hashes = kept.perceptual_hashes
         passage.text_in_image = kept.text_in_image
         passage.stages_ms += kept.stages_ms
         self._route(passage)
@@ -347,6 +349,7 @@ class Dispatch:
             classifications=tuple(passage.answers),
             answered_by=passage.answered_by,
             media_digests=passage.media_digests,
+            perceptual_hashes=passage.perceptual_hashes,
             text_in_image=passage.text_in_image,
             stages_ms=tuple(passage.stages_ms),
         )

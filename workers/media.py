@@ -14,6 +14,7 @@ from workers.classifier import Picture
 from workers.decode import decode
 from workers.errors import MediaRefusedError, MediaUnavailableError
 from workers.refusal import Outage, Refusal
+from workers.signals.likeness import perceptual_hash
 from workers.sniff import Kind, sniff
 from workers.store import Store
 from workers.upload import Location, Upload
@@ -28,10 +29,11 @@ _MS: Final = 1000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """The pictures of one upload, the digests of the bytes they come from, and how long each stage took."""
+    """The pictures of one upload, what their media are and look like, and how long each stage took."""
 
     pictures: tuple[Picture, ...] = ()
     media_digests: tuple[str, ...] = ()
+    perceptual_hashes: tuple[str, ...] = ()
     stages_ms: tuple[tuple[str, float], ...] = ()
 
 
@@ -73,10 +75,18 @@ def prepare(upload: Upload, store: Store, bounds: Bounds) -> Prepared:
         digests.append(digest)
         fetch_s += fetched_s - started_s
         decode_s += time.perf_counter() - fetched_s
+    hashing_s = time.perf_counter()
+    first = {picture.media: picture for picture in reversed(pictures)}
+    hashes = tuple(perceptual_hash(first[index].pixels) for index in range(len(upload.media)))
     return Prepared(
         pictures=tuple(pictures),
         media_digests=tuple(digests),
-        stages_ms=(("fetch", round(fetch_s * _MS, 3)), ("decode", round(decode_s * _MS, 3))),
+        perceptual_hashes=hashes,
+        stages_ms=(
+            ("fetch", round(fetch_s * _MS, 3)),
+            ("decode", round(decode_s * _MS, 3)),
+            ("hash", round((time.perf_counter() - hashing_s) * _MS, 3)),
+        ),
     )
 
 

@@ -47,6 +47,7 @@ class Passage:
     #: Where its pictures are in the object store.
     pictures: Place | None = None
     media_digests: tuple[str, ...] = ()
+    perceptual_hashes: tuple[str, ...] = ()
     text_in_image: str = ""
     stages_ms: list[tuple[str, float]] = field(default_factory=list)
     legs: list[Leg] | None = None

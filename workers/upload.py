@@ -32,13 +32,14 @@ class Judged:
     """What the workers say of one upload: classifications, or the fault that prevented them.
 
     `answered_by` gives the classifier digest of each answered question. `media_digests` are `sha256:…` of the bytes
-    that were judged; `text_in_image` is what was read from their pictures. `stages_ms` says how long each stage took.
+    that were judged, `perceptual_hashes` tell what looks alike; `text_in_image` is what was read from their pictures. `stages_ms` says how long each stage took.
     """
 
     key: int
     classifications: tuple[Classification, ...] = ()
     answered_by: Mapping[str, str] = field(default_factory=dict)
     media_digests: tuple[str, ...] = ()
+    perceptual_hashes: tuple[str, ...] = ()
     text_in_image: str = ""
     stages_ms: tuple[tuple[str, float], ...] = ()
     fault: WorkerError | None = None

@@ -6,6 +6,7 @@ from dashboards.console import signing
 from dashboards.console.access import Visit
 from dashboards.console.sheet import blind, sheet
 from dashboards.console.site import Site
+from pipeline.alike import neighbours
 from pipeline.redis import Entry
 
 
@@ -32,6 +33,15 @@ def shown(site: Site, visit: Visit, entry: Entry) -> dict[str, Any]:
             then=then,
         ),
         **site.neighbours.of(entry, visit.person, hidden=hidden),
+        "near": [
+            {
+                "job": beside.entry.job_id,
+                "caption": beside.entry.ticket.event.text if beside.entry.ticket else "",
+                "bits": beside.bits,
+                "together": beside.together,
+            }
+            for beside in neighbours(site.desk, visit.person, entry)
+        ],
     }
 
 

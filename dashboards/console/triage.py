@@ -15,6 +15,7 @@ from dashboards.console.pictures import copy
 from dashboards.console.sheet import blind
 from dashboards.console.showing import link, shown
 from dashboards.console.site import Site
+from pipeline.alike import SHOWN, answer_together
 from pipeline.desk import Answers, Desk
 from pipeline.errors import LeaseLostError, RefusedError
 from pipeline.messages import VerdictAnswer
@@ -58,6 +59,8 @@ class Said(Lease):
     answers: Annotated[tuple[VerdictAnswer, ...], Field(max_length=100)] = ()
     note: Words = ""
     unclear: bool = False
+    #: Jobs that look like this one and were marked: the same answers are given to each.
+    also: Annotated[tuple[JobId, ...], Field(max_length=SHOWN)] = ()
 
 
 class Reason(Lease):
@@ -159,8 +162,9 @@ def medium(token: str, site: Here, visit: Who) -> Response:
 
 @routes.post("/api/answer", name="answer")
 def answer(body: Said, site: Here, visit: Who) -> dict[str, Any]:
-    """Take the answers; they can be undone for a while."""
+    """Take the answers, also for what was marked beside the job; all of them can be undone for a while."""
     person = visit.person
+    entry = site.desk.entry(body.job)
     if site.clock.runs(person, body.job):
         site.clock.settle(person)
     said = Answers(
@@ -172,7 +176,16 @@ def answer(body: Said, site: Here, visit: Who) -> dict[str, Any]:
     )
     verdict = site.desk.resolve(person, body.job, body.lease, said)
     site.audit(visit.id, "answered", job_id=body.job, detail=f"verdict {verdict.verdict_id}")
-    return {"undo_s": site.desk.rules.undo_for.total_seconds()}
+    done, left = [], []
+    together = answer_together(site.desk, person, entry, body.also, said) if entry else []
+    for one in together:
+        if one.verdict is None:
+            left.append({"job": one.job_id, "why": one.why})
+            continue
+        detail = f"verdict {one.verdict.verdict_id}, together with {body.job}"
+        site.audit(visit.id, "answered", job_id=one.job_id, detail=detail)
+        done.append({"job": one.job_id, "lease": one.verdict.lease})
+    return {"undo_s": site.desk.rules.undo_for.total_seconds(), "also": done, "left": left}
 
 
 @routes.post("/api/undo", name="undo")

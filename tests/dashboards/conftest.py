@@ -133,7 +133,9 @@ class House:
             content_id=f"c-{name}",
             author_id=more.get("author", "a-9"),
             content=Content(
-                media=(f"sha256:{more.get('same', name)}",), language=more.get("language")
+                media=(f"sha256:{more.get('same', name)}",),
+                perceptual=more.get("looks", ()),
+                language=more.get("language"),
             ),
             context={"surface": "feed"},
             action=Action.HOLD,

@@ -218,6 +218,7 @@ def test_what_kcat_sends_from_s3_is_decided(site: Site) -> None:
     for decision in found.values():
         assert decision.fault is None
         assert len(decision.content.media) == 1
+        assert len(decision.content.perceptual) == 1
         assert decision.findings
         assert not decision.unjudged
     said = subprocess.run(

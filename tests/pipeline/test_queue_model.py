@@ -26,8 +26,18 @@ from pipeline.messages import (
     Verdict,
     VerdictAnswer,
 )
-from pipeline.redis import Projected, ReviewQueue
-from pipeline.review import AGEING_PER_HOUR, RAISED, Bucket, Job, Need, Person, key, open_to
+from pipeline.redis import NEAR, Projected, ReviewQueue
+from pipeline.review import (
+    AGEING_PER_HOUR,
+    RAISED,
+    Bucket,
+    Job,
+    Need,
+    Person,
+    differ,
+    key,
+    open_to,
+)
 from policies.queues import Queue
 from policies.schema import Action
 
@@ -48,6 +58,8 @@ TOPIC = "moderation.tickets"
 LONG = timedelta(hours=1)
 DEAD = timedelta(0)
 START = datetime.now(UTC).replace(microsecond=0)
+#: Perceptual hashes: two that differ in four bits, and one that is like neither.
+LOOK, LIKE_IT, FAR = "00ff13ff00ff5cff", "80ff13ff04ff5cfc", "ff0013ffa5a55c00"
 #: Small enough that people use their day up, and that some need a break.
 BUDGET = Budget(a_day=30, in_a_row=100, mild=3)
 
@@ -121,6 +133,7 @@ jobs = st.builds(
         lambda names: tuple(sorted(names))
     ),
     print=st.sampled_from(["", "", "", "same"]),
+    hashes=st.sampled_from([(), (LOOK,), (LIKE_IT,), (FAR, LIKE_IT), (FAR,)]),
 )
 #: A job falls due an hour before now, or in two days; half its time is over, or not.
 dues = st.sampled_from([-1, 48])
@@ -285,6 +298,8 @@ class Machine(RuleBasedStateMachine):
         if needed or known.state != "open":
             known.members.remove(old)
             known.members.add(job.decision_id)
+            if needed:
+                known.job = replace(known.job, hashes=job.hashes)
             self.job_ids[job.decision_id] = known.id
             if needed and known.state == "open":
                 known.job = replace(
@@ -683,6 +698,14 @@ class Machine(RuleBasedStateMachine):
             assert entry.state == known.state
             assert {t.decision.decision_id for t in self.queue.members(known.id)} == known.members
             assert [n["kind"] for n in self.queue.notes(known.id)] == self.noted.get(known.id, [])
+            assert {e.job_id for e in self.queue.alike(entry)} == {
+                other.id
+                for other in self.open.values()
+                if other.id != known.id
+                and other.state == "open"
+                and other.job.queue == known.job.queue
+                and differ(other.job.hashes, known.job.hashes) <= NEAR
+            }
         for closed, queue in self.closed.items():
             assert self.queue.entry(closed) is None
             marker = self.queue.marker(closed)

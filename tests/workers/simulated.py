@@ -307,6 +307,7 @@ class World:
                         if upload in ready
                         else Place(ticket, 1_000_000, 0),
                         media_digests=("sha256:1",),
+                        perceptual_hashes=("00ff00ff00ff00ff",),
                         stages_ms=(("fetch", 1.0),),
                     )
                 )

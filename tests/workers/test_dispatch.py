@@ -45,6 +45,7 @@ def test_answers_name_their_classifier() -> None:
     assert [c.question for c in judged.classifications] == [q.id for q in QUESTIONS.all]
     assert judged.answered_by == {"weapons": "classifier-0", "drugs": "classifier-0"}
     assert judged.media_digests == ("sha256:1",)
+    assert judged.perceptual_hashes == ("00ff00ff00ff00ff",)
     assert [name for name, _ in judged.stages_ms] == ["fetch", "queue", "classify"]
 
 

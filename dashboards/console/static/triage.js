@@ -79,6 +79,7 @@ function show(said = {}) {
   at("caption").textContent = job.caption;
   at("caption").hidden = !job.caption;
   facts(job);
+  near(job);
   alike(job);
   before(job);
   at("note").value = job.note;
@@ -111,6 +112,37 @@ function facts(job) {
 function became(item) {
   const when = item.at ? `, ${new Date(item.at).toLocaleDateString()}` : "";
   return `${item.caption ? `“${item.caption}” ` : ""}${item.became}${when}`;
+}
+
+// Waiting items that look the same: a marked one gets the same answer as the one that is shown.
+function near(job) {
+  const count = job.near.length;
+  job.marked ??= new Set();
+  at("near").hidden = !count;
+  at("near").open = false;
+  at("near-count").textContent = count === 1 ? "1 waiting item looks the same" : `${count} waiting items look the same`;
+  at("near-items").replaceChildren(
+    ...job.near.map((item) => {
+      const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: job.marked.has(item.job) });
+      box.disabled = !item.together;
+      box.addEventListener("change", () => (box.checked ? job.marked.add(item.job) : job.marked.delete(item.job)));
+      const exact = item.bits ? "" : " (the same picture)";
+      const apart = item.together ? "" : ": asks something else, so it comes by itself";
+      const label = document.createElement("label");
+      label.append(box, made("span", `${item.caption ? `“${item.caption}”` : "without a caption"}${exact}${apart}`));
+      const row = document.createElement("li");
+      row.append(label);
+      return row;
+    }),
+  );
+}
+
+function mark() {
+  const job = hands[0];
+  const all = job.near.filter((item) => item.together).map((item) => item.job);
+  job.marked = job.marked.size < all.length ? new Set(all) : new Set();
+  near(job);
+  at("near").open = all.length > 0;
 }
 
 // Items with the same media: what they say may differ, so each is answered by itself.
@@ -249,14 +281,17 @@ function answer(...answers) {
     ask();
     return;
   }
-  const said = { job: job.job, lease: job.lease, answers: job.answers, note: job.note, unclear: job.unclear === true };
+  const said = { job: job.job, lease: job.lease, answers: job.answers, note: job.note, unclear: job.unclear === true, also: [...job.marked] };
   leave();
   last = { job, sent: call("/api/answer", said) };
   const mine = last;
   at("undo").disabled = false;
   mine.sent.then(
     (known) => {
-      say(`Answered. u takes it back within ${Math.round(known.undo_s)} s.`);
+      mine.also = known.also;
+      const more = known.also.length ? `, and ${known.also.length} like it` : "";
+      const less = known.left.length ? ` ${known.left.length} marked ones were not: ${known.left[0].why}.` : "";
+      say(`Answered${more}. u takes it back within ${Math.round(known.undo_s)} s.${less}`, less ? 10_000 : 4000);
       setTimeout(() => forget(mine), known.undo_s * 1000);
     },
     (error) => {
@@ -269,7 +304,9 @@ function answer(...answers) {
       }
     },
   );
-  fill();
+  // What was marked is not to be handed out as the next item meanwhile.
+  if (said.also.length) mine.sent.finally(fill).catch(() => {});
+  else fill();
 }
 
 function forget(which) {
@@ -285,6 +322,10 @@ async function undo() {
   try {
     await mine.sent;
     await call("/api/undo", { job: mine.job.job, lease: mine.job.lease });
+    for (const other of mine.also) {
+      await call("/api/undo", other);
+      await call("/api/release", other);
+    }
     again(mine.job);
     put(mine.job);
     say("Taken back.");
@@ -409,6 +450,8 @@ const KEYS = {
   x: unclear,
   z: () => veil.zoom(),
   n: () => at("note").focus(),
+  k: () => (at("near").open = !at("near").open),
+  w: mark,
   d: () => (at("more").open = !at("more").open),
   l: () => (at("alike").open = !at("alike").open),
   s: () => give("skip"),
@@ -423,7 +466,7 @@ addEventListener("keydown", (event) => {
     return;
   }
   if (document.querySelector("dialog[open]")) return;
-  if (event.target.closest("textarea, input, select")) {
+  if (event.target.closest("textarea, select, input:not([type=checkbox])")) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
@@ -432,7 +475,7 @@ addEventListener("keydown", (event) => {
   if (event.key === "u") return undo();
   if (!hands.length) return;
   if (event.key === " ") {
-    if (event.target.closest("button, a, summary")) return;
+    if (event.target.closest("button, a, summary, input")) return;
     event.preventDefault();
     if (setup.reveal === "hold") veil.reveal();
     else veil.press();
@@ -451,6 +494,7 @@ addEventListener("keyup", (event) => {
 for (const [id, key] of Object.entries({ violates: "v", allows: "a", unsure: "c", unclear: "x", zoom: "z", skip: "s", move: "m", escalate: "e" })) {
   at(id).addEventListener("click", () => hands.length && KEYS[key]());
 }
+at("mark").addEventListener("click", mark);
 at("undo").addEventListener("click", undo);
 at("rest").addEventListener("click", rest);
 at("keys").addEventListener("click", () => at("sheet").showModal());
