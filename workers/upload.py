@@ -32,7 +32,8 @@ class Judged:
     """What the workers say of one upload: classifications, or the fault that prevented them.
 
     `answered_by` gives the classifier digest of each answered question. `media_digests` are `sha256:…` of the bytes
-    that were judged, `perceptual_hashes` tell what looks alike; `text_in_image` is what was read from their pictures. `stages_ms` says how long each stage took.
+    that were judged, and `perceptual_hashes` tell what looks alike; `text_in_image` is what was read from their
+    pictures. `stages_ms` says how long each stage took.
     """
 
     key: int
