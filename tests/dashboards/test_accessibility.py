@@ -17,6 +17,7 @@ from pipeline.messages import VerdictAnswer
 SERIOUS = {"serious", "critical"}
 RATIONALE = {"clause": "W1", "text": "A pistol beside a price.", "supported": True}
 SLOW_MS = 60_000
+LOOK = "00ff13ff00ff5cff"
 PICTURE = "pistol-for-sale.png"
 CLAUSES = ("weapons", "weapons/W3")
 
@@ -50,8 +51,9 @@ def views(house: Any, page: Page) -> list[str]:
         "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
     )
     page.keyboard.press("v")
-    page.keyboard.press("l")
-    page.keyboard.press("d")
+    for key in ("k", "l", "d"):
+        page.keyboard.press(key)
+    expect(page.locator("#near-items")).to_be_visible()
     page.locator("#media img").evaluate("picture => picture.decode()")
     found += faults(page, "review-folded-out")
     page.keyboard.up(" ")
@@ -96,13 +98,16 @@ def fill(house: Any) -> None:
     more: dict[str, Any] = {
         "same": "s",
         "picture": PICTURE,
+        "looks": (LOOK,),
         "questions": CLAUSES,
         "rationale": RATIONALE,
         "evidence": [{"media": 0, "box": (0.2, 0.2, 0.8, 0.8)}],
     }
     house.put("one", text="Selling a pistol, 300 euros, DM me", **more)
-    for name in ("two", "three"):
-        house.put(name, text="For sale.", picture=PICTURE)
+    house.put("two", text="For sale.", picture=PICTURE)
+    for name in ("three", "four"):
+        asked = {"questions": CLAUSES} if name == "three" else {}
+        house.put(name, text="For sale again.", picture=PICTURE, looks=(LOOK,), **asked)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
