@@ -71,8 +71,8 @@ class Polled:
 class Link(Protocol):
     """A group member that reads records and commits what follows from them together with their offsets.
 
-    One call ends before the next begins; `commit` may come from another thread than the rest. `pipeline.kafka.Member` is
-    the real one, `pipeline.stub.StubLink` another.
+    One call ends before the next begins; `commit` may come from another thread than the rest. `pipeline.kafka.Member`
+    is the real one, `pipeline.stub.StubLink` another.
     """
 
     def poll(self, *, timeout_s: float, max_records: int) -> Polled:
