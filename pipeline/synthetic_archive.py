@@ -5,7 +5,6 @@ the older set decides.
 """
 
 import json
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,6 @@ import policies
 from pipeline.archive import Archive, ArchiveFile, table_of
 from pipeline.archived_rows import SCHEMAS
 from pipeline.backtest import (
-    Redecided,
     Thresholds,
     action_of,
     redecide,
@@ -301,11 +299,13 @@ def _decisions(
     fresh = rng.choice(3, present.shape, p=[0.8, 0.1, 0.1])
     maker = rng.choice(2, present.shape, p=[0.95, 0.05])
     reach = np.round(rng.random(size) * 10_000, 1).tolist()
-    shas = [f"sha256:{rng.bytes(32).hex()}" for _ in range(size)]
+    shas = [f"sha256:{word}" for word in _words(size, 32, rng)]
+    # A million objects of `uuid.UUID` would take longer than all the rest of their decisions.
+    ids = [f"{w[:8]}-{w[8:12]}-{w[12:16]}-{w[16:20]}-{w[20:]}" for w in _words(size, 16, rng)]
     columns: dict[str, Any] = {
         "partition": np.zeros(size, np.int32),
         "offset": np.arange(first, first + size),
-        "decision_id": [str(uuid.UUID(bytes=rng.bytes(16))) for _ in range(size)],
+        "decision_id": ids,
         "source_topic": ["media.uploads"] * size,
         "source_partition": np.zeros(size, np.int32),
         "source_offset": np.arange(first, first + size),
@@ -322,7 +322,7 @@ def _decisions(
         "policy_set": [old.digest] * size,
         "decided_by": ["pipeline"] * size,
         "decided_at": [begun + timedelta(milliseconds=10 * n) for n in range(size)],
-        "findings": _findings(old, present, probability, fresh, maker, None),
+        "findings": _findings(old, present, probability, fresh, maker),
     }
     # Read as the backtest reads it, and decided under the older set: that is what stands there as decided.
     told = {name: columns[name] for name in columns} | {
@@ -332,7 +332,7 @@ def _decisions(
     made = redecide(read([_table(told, size)], old), old, {})
     columns["action"] = [action_of(rank).value for rank in made.ranks.tolist()]
     columns["queue"] = [None if n < 0 else made.queue_names[n] for n in made.queue.tolist()]
-    columns["findings"] = _findings(old, present, probability, fresh, maker, made)
+    columns["findings"] = _with_outcomes(columns["findings"], made.outcome[present])
     return _table(columns, size)
 
 
@@ -353,35 +353,30 @@ def _findings(
     probability: NDArray[np.float64],
     fresh: NDArray[np.int64],
     maker: NDArray[np.int64],
-    made: Redecided | None,
 ) -> Any:
+    """Return the findings as a column, each with an outcome that is still to come."""
     asked = questions(old)
     _, column = np.nonzero(present)
     p = probability[present]
     odds = np.log((p + 1e-9) / (1 - p + 1e-9))
-    outcome = np.zeros(len(p), int) if made is None else made.outcome[present]
-
-    def of(values: Sequence[Any], codes: NDArray[Any], kind: Any) -> Any:
-        return pa.array(values, kind).take(pa.array(codes))
 
     text, number = pa.string(), pa.float64()
     values = {
-        "policy": of([policy.policy for policy, _ in asked], column, text),
-        "policy_version": of([policy.version for policy, _ in asked], column, pa.int32()),
-        "status": of([policy.status.value for policy, _ in asked], column, text),
-        "severity": of([policy.severity.value for policy, _ in asked], column, text),
-        "clause": of([question.clause for _, question in asked], column, text),
-        "question": of([question.id for _, question in asked], column, text),
-        "question_digest": of([question.digest for _, question in asked], column, text),
+        "policy": _of([policy.policy for policy, _ in asked], column, text),
+        "policy_version": _of([policy.version for policy, _ in asked], column, pa.int32()),
+        "status": _of([policy.status.value for policy, _ in asked], column, text),
+        "severity": _of([policy.severity.value for policy, _ in asked], column, text),
+        "clause": _of([question.clause for _, question in asked], column, text),
+        "question": _of([question.id for _, question in asked], column, text),
+        "question_digest": _of([question.digest for _, question in asked], column, text),
         "score": pa.array(odds, number),
         "probability": pa.array(p, number),
         # One in ten was read in tiles, too, and is less sure as a whole.
         "whole": pa.array(np.where(np.arange(len(p)) % 10 == 0, p / 2, np.nan), from_pandas=True),
         "low": pa.array(p * 0.9, number),
         "high": pa.array(np.minimum(p * 1.1, 1), number),
-        "calibration": of(_STATES, fresh[present], text),
-        "answered_by": of([CLASSIFIER, _FORMER], maker[present], text),
-        "outcome": of(["none", "review", "acted"], outcome, text),
+        "calibration": _of(_STATES, fresh[present], text),
+        "answered_by": _of([CLASSIFIER, _FORMER], maker[present], text),
     }
     kind = SCHEMAS[DECISIONS].field("findings").type.value_type
     children = [
@@ -392,6 +387,27 @@ def _findings(
     return pa.ListArray.from_arrays(
         pa.array(ends, pa.int32()), pa.StructArray.from_arrays(children, fields=list(kind))
     )
+
+
+def _with_outcomes(findings: Any, outcome: NDArray[Any]) -> Any:
+    flat = findings.values
+    place = flat.type.get_field_index("outcome")
+    children = flat.flatten()
+    children[place] = _of(["none", "review", "acted"], outcome, pa.string())
+    return pa.ListArray.from_arrays(
+        findings.offsets, pa.StructArray.from_arrays(children, fields=list(flat.type))
+    )
+
+
+def _of(values: Sequence[Any], codes: NDArray[Any], kind: Any) -> Any:
+    """Return a column of these values, given by their numbers."""
+    return pa.array(values, kind).take(pa.array(codes))
+
+
+def _words(count: int, size: int, rng: np.random.Generator) -> list[str]:
+    """Return so many random words of so many bytes, in hexadecimal digits."""
+    whole = rng.bytes(count * size).hex()
+    return [whole[n : n + 2 * size] for n in range(0, len(whole), 2 * size)]
 
 
 def _verdict(

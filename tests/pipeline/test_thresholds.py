@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import beta
 
 from pipeline.thresholds import act_at, independent, least, review_at, upper
 from policies.schema import MissRate, Precision
@@ -100,3 +101,26 @@ def test_reviewers_who_err_need_more_labels() -> None:
 
     assert sure.value is not None
     assert unsure.value is None or unsure.value >= sure.value
+
+
+@pytest.mark.parametrize("labels", [59, 150, 330, 3000])
+@pytest.mark.parametrize("risk", [0.05, 0.02])
+def test_a_promised_miss_rate_holds_with_the_promised_chance_and_hardly_more(
+    labels: int, risk: float
+) -> None:
+    """Where the threshold is the k-th of n violations, k is the largest for which at most 5 % of samples miss more.
+
+    The share of violations below the k-th of n is distributed by Beta(k, n - k + 1), whatever their scores are.
+    """
+    ranked = np.linspace(0.01, 0.99, labels)
+
+    found = review_at(independent(ranked, np.ones(labels)), MissRate(miss_rate=risk))
+
+    def broken(k: int) -> float:
+        return float(beta.sf(risk, k, labels - k + 1))
+
+    if found.value is None:
+        assert broken(1) > 0.05
+    else:
+        k = int(np.searchsorted(ranked, found.value)) + 1
+        assert broken(k) <= 0.05 < broken(k + 1)
