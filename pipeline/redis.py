@@ -562,9 +562,13 @@ class ReviewQueue:
         hour = int(now // 3600)
         counts = _counts(self._redis.hgetall(f"{PREFIX}counts"))
         flows = [_counts(self._redis.hgetall(f"{PREFIX}flow:{h}")) for h in (hour - 1, hour)]
+        names = list(queues)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.zrange(f"{PREFIX}queue:{name}", 0, 0, withscores=True)
+            firsts = pipe.execute()
         found = []
-        for name in queues:
-            first = self._redis.zrange(f"{PREFIX}queue:{name}", 0, 0, withscores=True)
+        for name, first in zip(names, firsts, strict=True):
             found.append(
                 Depth(
                     queue=name,
