@@ -305,23 +305,25 @@ def test_the_cost_is_said_and_nothing_is_done(world: World, weir: Weir) -> None:
 def test_a_new_model_goes_the_same_way(
     world: World, weir: Weir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The words stay, the classifier changes: its answers are calibrated on the labels of the one before."""
-    stub: dict[str, Any] = {
-        "name": "stub",
+    """The words stay, the model becomes a cascade: each classifier of it is fitted on the labels of the old one."""
+    first: dict[str, Any] = {
+        "name": "first",
         "kind": "stub",
         "model": "stub",
-        "options": {"bias": 1.5},
+        "options": {"bias": -1},
     }
-    monkeypatch.setenv("WEIR_CLASSIFIERS", json.dumps([stub]))
-    biased = StubClassifier(ClassifierSpec(**stub))
+    second: dict[str, Any] = {**first, "name": "second", "options": {"bias": 1.5}}
+    monkeypatch.setenv("WEIR_CLASSIFIERS", json.dumps([first, second]))
 
     done = weir(tmp_path / "old", "--new-model", "--json", "--sample", "50")
 
     assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["not_fresh"] == []
     (old,) = world.old.questions
     known = Calibrations.load(world.calibrations).by_words
-    assert ("arms", biased.digest, old.digest) in known
-    assert json.loads(done.stdout)["not_fresh"] == []
+    digests = {classifier for _, classifier, words in known if words == old.digest}
+    models = {StubClassifier(ClassifierSpec(**one)).digest for one in (first, second)}
+    assert digests == {STUB.digest, *models}
 
 
 def test_without_archived_uploads_it_says_what_to_do(world: World, weir: Weir) -> None:
@@ -332,28 +334,6 @@ def test_without_archived_uploads_it_says_what_to_do(world: World, weir: Weir) -
 
     assert done.exit_code == 1
     assert "WEIR_ARCHIVE_UPLOADS" in done.output
-
-
-def test_a_cascade_gets_a_calibration_for_each_classifier(
-    world: World, weir: Weir, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each classifier of a cascade is fitted, as each of them may settle the question."""
-    first: dict[str, Any] = {
-        "name": "first",
-        "kind": "stub",
-        "model": "stub",
-        "options": {"bias": -1.0},
-    }
-    second = {"name": "second", "kind": "stub", "model": "stub"}
-    monkeypatch.setenv("WEIR_CLASSIFIERS", json.dumps([first, second]))
-
-    done = weir(world.new_folder, "--json", "--sample", "50")
-
-    assert done.exit_code == 0, done.output
-    (question,) = world.new.questions
-    known = Calibrations.load(world.calibrations).by_words
-    digests = {classifier for _, classifier, words in known if words == question.digest}
-    assert digests == {STUB.digest, StubClassifier(ClassifierSpec(**first)).digest}
 
 
 def pictures(folder: Path, names: Sequence[str]) -> None:
