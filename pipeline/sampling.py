@@ -79,7 +79,7 @@ class Sampled:
         if variance <= 0 or not 0 < share < 1:
             return flat
         # A handful of hits with unlike weights says little about its own variance.
-        return min(share * (1 - share) / variance, flat * 2)
+        return min(float(share * (1 - share) / variance), flat * 2)
 
 
 def draw(
@@ -111,7 +111,7 @@ def draw(
 
 def shared_out(sizes: NDArray[Any], size: int) -> NDArray[np.int64]:
     """Return how many rows of each stratum are taken: at least a few, at most all."""
-    taken = np.minimum(sizes, _LEAST).astype(np.int64)
+    taken: NDArray[np.int64] = np.minimum(sizes, _LEAST).astype(np.int64)
     open_ = taken < sizes
     while open_.any() and (left := size - int(taken.sum())) > 0:
         share = np.sqrt(sizes) * open_
