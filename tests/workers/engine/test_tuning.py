@@ -135,7 +135,8 @@ def test_quantised_weights_score_nearly_the_same(
         load(replace(spec, options={"quantise": "int3"}))
 
 
-@pytest.mark.skipif(not environment().get("WEIR_TEST_LONG"), reason="compiles for a minute")
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not environment().get("WEIR_TEST_LONG"), reason="compiles for minutes")
 def test_a_compiled_tower_scores_the_same(saved: Callable[[str], Path], tmp_path: Path) -> None:
     """Compiling the tower is part of the digest, and moves no score by more than rounding."""
     spec = ClassifierSpec(model=str(saved("llava")), rationales=False)
