@@ -112,13 +112,14 @@ def test_what_is_not_beside_is_not_answered(house: Any) -> None:
 
 def test_neighbours_are_those_that_a_person_may_have(house: Any) -> None:
     """Another queue, a sealed one, a language or a policy that is not theirs: none of it stands beside."""
-    for name, more in {
+    put: dict[str, dict[str, Any]] = {
         "one": {},
         "two": {},
         "ads": {"queue": "adult"},
         "german": {"language": "de", "text": "Hallo"},
         "mixed": {"questions": ("weapons", "hate")},
-    }.items():
+    }
+    for name, more in put.items():
         house.put(name, looks=(LOOK,), **more)
     for name in ("sealed", "sealed too"):
         house.put(name, looks=(LOOK,), queue="minor_safety")

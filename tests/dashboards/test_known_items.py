@@ -57,7 +57,7 @@ def test_nothing_tells_an_item_of_known_answer(house: Any) -> None:
     for job in (golden, normal):
         lease = {"job": job["job"], "lease": job["lease"]}
         answer = {"policy": "weapons", "answer": "allowed"}
-        calls = (
+        calls: tuple[tuple[str, dict[str, Any]], ...] = (
             ("renew", {}),
             ("reveal", {}),
             ("veil", {}),
