@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.desk import Answers, Desk
+from pipeline.desk import ANY_WEIGHT, Answers, Desk
 from pipeline.errors import LeaseLostError, RefusedError
 from pipeline.messages import Verdict
 from pipeline.redis import Entry, bucket_of
@@ -16,8 +16,6 @@ from pipeline.review import Person, differ, open_to
 
 #: How many are shown beside one job.
 SHOWN: Final = 12
-#: No exposure forbids it: whether a job is too heavy today is the claim's to say.
-_ANY_WEIGHT: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +46,7 @@ def neighbours(desk: Desk, person: Person, entry: Entry) -> list[Neighbour]:
     for other in desk.queue.alike(entry):
         if len(found) == SHOWN:
             break
-        if not bucket_of(other).admits(person, open_queues, _ANY_WEIGHT):
+        if not bucket_of(other).admits(person, open_queues, ANY_WEIGHT):
             continue
         whole = desk.queue.entry(other.job_id)
         if whole is not None and whole.ticket is not None:

@@ -48,7 +48,7 @@ from policies.reload import PolicyFolder
 from policies.schema import Action, PolicySet
 
 #: No exposure forbids it: whether a job is too heavy today is the claim's to say.
-_ANY_WEIGHT: Final = 10**9
+ANY_WEIGHT: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +293,7 @@ class Desk:
         if entry.state not in {"open", "leased"}:
             raise RefusedError(f"the job {job_id} is answered already")
         # Where it can be seen beforehand, nobody loses a job for nothing; the claim has the last word.
-        if not bucket_of(entry).admits(to, open_to(to, self.queues), _ANY_WEIGHT):
+        if not bucket_of(entry).admits(to, open_to(to, self.queues), ANY_WEIGHT):
             raise RefusedError(f"{to.id} may not have this job: look at their queues and languages")
         if entry.state == "leased":
             self._record(lead, entry, "released", None, reason=reason, note=f"for {to.id}")
