@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,12 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def steps(counts: Sequence[int], *, repeats: int, plain: bool) -> int:
+    """Return how many questions will be answered in all, for a progress bar."""
+    shared = (1 + repeats) * sum(counts)
+    return shared + max(counts) + sum(counts) if plain else shared
+
+
 def measure(  # noqa: PLR0913 -- one argument an option of the command
     asks: Sequence[str],
     counts: Sequence[int],
@@ -75,9 +82,13 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
     plain: bool = True,
     method: Method | None = None,
     wording: prompt.Wording = "full",
-    advance: Callable[[str], None] = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Setting, list[Measured]]:
-    """Return the figures of a model of this shape with random weights."""
+    """Return the figures of a model of this shape with random weights; `advance` is told of questions answered.
+
+    Each plain way is run once a number of questions, however often the shared one is repeated: they take many times as
+    long, and so vary less. Asking one by one is one run over the longest list, added up question by question.
+    """
     model, processor = build(shape, asks, device=device, dtype=getattr(torch, dtype))
     family = FAMILIES[str(model.config.model_type)]
     scorer = Scorer(model, Dialogue(processor, family), family, method=method)
@@ -112,10 +123,11 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
         vision_tokens=seen,
     )
     bench = _Bench(scorer, row, long_enough, repeats, advance)
+    slow = list(bench.one_by_one(max(counts))) if plain else []
     figures = []
     for count in counts:
         ideal = count * (seen + prefix + length) / (seen + prefix + count * length)
-        figures.append(bench.run(count, ideal, plain=plain))
+        figures.append(bench.run(count, ideal, slow[:count]))
     return setting, figures
 
 
@@ -126,7 +138,7 @@ class _Bench:
         row: Row,
         asks: Sequence[str],
         repeats: int,
-        advance: Callable[[str], None],
+        advance: Callable[[int], None],
     ) -> None:
         self._scorer = scorer
         self._row = row
@@ -134,38 +146,43 @@ class _Bench:
         self._repeats = repeats
         self._advance = advance
 
-    def run(self, count: int, ideal: float, *, plain: bool) -> Measured:
+    def one_by_one(self, count: int) -> Iterator[float]:
+        """Yield the time that each of so many questions takes alone."""
+        texts = [self._scorer.dialogue.whole(self._row.shared, ask) for ask in self._asks[:count]]
+        self._scorer.whole([self._row], texts[:1])  # the first pass of a process takes longer
+        for text in texts:
+            for wall_s, _ in _timed(partial(self._scorer.whole, [self._row], [text]), 1):
+                yield wall_s
+            self._advance(1)
+
+    def run(self, count: int, ideal: float, alone_s: Sequence[float]) -> Measured:
+        """Return the figures for so many questions, given what they take alone; empty: no plain way is measured."""
         row = Row(shared=self._row.shared, image=self._row.image, asked=tuple(range(count)))
         asks = self._asks[:count]
         texts = [self._scorer.dialogue.whole(row.shared, ask) for ask in asks]
         self._scorer.score([row], asks)  # measures the ways of sharing, once a shape
-        self._advance(f"{count} questions, shared")
-        shared = list(_timed(lambda: self._scorer.score([row], asks), self._repeats))
+        self._advance(count)
+        shared = []
+        for figures in _timed(lambda: self._scorer.score([row], asks), self._repeats):
+            shared.append(figures)
+            self._advance(count)
         shared_s, shared_cpu_s = (statistics.median(times) for times in zip(*shared, strict=True))
-        one_by_one_s = one_batch_s = None
-        if plain:
-            few = self._repeats if count == 1 else 1
-            self._advance(f"{count} questions, one by one")
-            one_by_one_s = self._median(
-                lambda: [self._scorer.whole([row], [text]) for text in texts], few
-            )
-            self._advance(f"{count} questions, one batch")
-            one_batch_s = self._median(lambda: self._scorer.whole([row] * count, texts), few)
+        one_batch_s = None
+        if alone_s:
+            ((one_batch_s, _),) = _timed(lambda: self._scorer.whole([row] * count, texts), 1)
+            self._advance(count)
         gemma = self._scorer.model.config.model_type == "gemma3"
         return Measured(
             questions=count,
             shared_s=shared_s,
             shared_cpu_s=shared_cpu_s,
-            one_by_one_s=one_by_one_s,
+            one_by_one_s=sum(alone_s) if alone_s else None,
             one_batch_s=one_batch_s,
             # Its processor does just this: the image again for every policy, all in one batch.
             replicated_s=one_batch_s if gemma else None,
             ideal=ideal,
             method=self._scorer.chosen(count),
         )
-
-    def _median(self, work: Callable[[], object], repeats: int) -> float:
-        return statistics.median(wall_s for wall_s, _ in _timed(work, repeats))
 
 
 def _timed(work: Callable[[], object], repeats: int) -> Iterator[tuple[float, float]]:

@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 
 from workers import prompt
 
-Shape = Literal["smolvlm-256m", "qwen2.5-vl-3b", "gemma3-4b"]
+Shape = Literal["smolvlm-256m", "gemma3-300m", "qwen2.5-vl-3b", "gemma3-4b"]
 
 _MARKS: Final = (
     "<pad>",
@@ -47,6 +47,7 @@ def build(
     """Return a model and its processor."""
     makers = {
         "smolvlm-256m": _smolvlm,
+        "gemma3-300m": _small_gemma,
         "qwen2.5-vl-3b": _qwen,
         "gemma3-4b": _gemma,
     }
@@ -178,9 +179,37 @@ def _qwen(questions: Sequence[str]) -> tuple[Any, Any, Any]:
     return config, hf.Qwen2_5_VLForConditionalGeneration, processor
 
 
+def _small_gemma(questions: Sequence[str]) -> tuple[Any, Any, Any]:
+    """Return Gemma 3's smallest language part (270M) behind a SigLIP of the base size: for a CPU."""
+    return _gemma_of(
+        questions,
+        hf.SiglipVisionConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            image_size=448,
+            patch_size=14,
+            vision_use_head=False,
+        ),
+        hf.Gemma3TextConfig(
+            hidden_size=640,
+            intermediate_size=2048,
+            num_hidden_layers=18,
+            num_attention_heads=4,
+            num_key_value_heads=1,
+            head_dim=256,
+            vocab_size=262_208,
+            sliding_window=512,
+            pad_token_id=0,
+        ),
+    )
+
+
 def _gemma(questions: Sequence[str]) -> tuple[Any, Any, Any]:
-    config = hf.Gemma3Config(
-        vision_config=hf.SiglipVisionConfig(
+    return _gemma_of(
+        questions,
+        hf.SiglipVisionConfig(
             hidden_size=1152,
             intermediate_size=4304,
             num_hidden_layers=27,
@@ -189,7 +218,7 @@ def _gemma(questions: Sequence[str]) -> tuple[Any, Any, Any]:
             patch_size=14,
             vision_use_head=False,
         ),
-        text_config=hf.Gemma3TextConfig(
+        hf.Gemma3TextConfig(
             hidden_size=2560,
             intermediate_size=10_240,
             num_hidden_layers=34,
@@ -200,13 +229,21 @@ def _gemma(questions: Sequence[str]) -> tuple[Any, Any, Any]:
             sliding_window=1024,
             pad_token_id=0,
         ),
+    )
+
+
+def _gemma_of(questions: Sequence[str], seeing: Any, text: Any) -> tuple[Any, Any, Any]:
+    edge = seeing.image_size
+    config = hf.Gemma3Config(
+        vision_config=seeing,
+        text_config=text,
         mm_tokens_per_image=256,
         boi_token_id=_id("<boi>"),
         eoi_token_id=_id("<eoi>"),
         image_token_id=_id("<img_soft>"),
     )
     processor = hf.Gemma3Processor(
-        image_processor=hf.Gemma3ImageProcessorPil(size={"height": 896, "width": 896}),
+        image_processor=hf.Gemma3ImageProcessorPil(size={"height": edge, "width": edge}),
         tokenizer=_words(
             questions,
             boi_token="<boi>",  # noqa: S106

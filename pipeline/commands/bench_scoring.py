@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--shape",
-    type=click.Choice(["smolvlm-256m", "qwen2.5-vl-3b", "gemma3-4b"]),
+    type=click.Choice(["smolvlm-256m", "gemma3-300m", "qwen2.5-vl-3b", "gemma3-4b"]),
     default="smolvlm-256m",
     show_default=True,
-    help="The model's shape; its weights are random.",
+    help="The model's shape, for a CPU or for a GPU; its weights are random.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--image-px", default=512, show_default=True, help="Edge of the picture.")
@@ -60,24 +60,26 @@ def command(  # noqa: PLR0913 -- one argument an option
     Questions come from the configured policies and, past their number, from their clauses.
     """
     from pipeline.config import Settings
-    from workers.bench_scoring import measure, use_threads
+    from pipeline.progress import bar
+    from workers.bench_scoring import measure, steps, use_threads
 
     if threads is not None:
         use_threads(threads)
     numbers = [int(count) for count in counts.split(",")]
-    setting, found = measure(
-        _asks(Settings().policies, wording),  # type: ignore[arg-type]
-        numbers,
-        shape=shape,  # type: ignore[arg-type]
-        device=device,
-        dtype="float32" if device == "cpu" else "bfloat16",
-        image_px=image_px,
-        repeats=repeats,
-        plain=plain,
-        method=sharing,  # type: ignore[arg-type]
-        wording=wording,  # type: ignore[arg-type]
-        advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
-    )
+    with bar("questions", steps(numbers, repeats=repeats, plain=plain), quiet=as_json) as advance:
+        setting, found = measure(
+            _asks(Settings().policies, wording),  # type: ignore[arg-type]
+            numbers,
+            shape=shape,  # type: ignore[arg-type]
+            device=device,
+            dtype="float32" if device == "cpu" else "bfloat16",
+            image_px=image_px,
+            repeats=repeats,
+            plain=plain,
+            method=sharing,  # type: ignore[arg-type]
+            wording=wording,  # type: ignore[arg-type]
+            advance=advance,
+        )
     if as_json:
         rows = [asdict(one) | {"saving": one.saving} for one in found]
         click.echo(json.dumps({"setting": asdict(setting), "figures": rows}, indent=1))
