@@ -41,6 +41,8 @@ _LEAD_OF: Final = 7
 _USED_UP: Final = "u"
 #: Different findings, of which tickets are made.
 _KINDS: Final = 1_000
+#: Different pictures: some come again.
+_LOOKS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,7 @@ class Uploads:
         normal = [name for name, queue in queues.items() if queue.lane == "normal"]
         self._urgent, self._normal = urgent or normal, normal or urgent
         self._kinds = [self._kind() for _ in range(_KINDS)]
+        self._looks = [f"{self._source.getrandbits(64):016x}" for _ in range(_LOOKS)]
 
     def tickets(self, first: int, count: int) -> Iterator[Ticket]:
         """Yield so many, with ids that count on from `first`."""
@@ -168,7 +171,12 @@ class Uploads:
                     "source": Source(topic="media.uploads", partition=0, offset=number),
                     "event_id": f"event-{number}",
                     "content_id": f"content-{number}",
-                    "content": Content(text="sha256:x", language=source.choice(_LANGUAGES)),
+                    "content": Content(
+                        media=("sha256:x",),
+                        perceptual=(source.choice(self._looks),),
+                        text="sha256:x",
+                        language=source.choice(_LANGUAGES),
+                    ),
                     "review": review,
                     "decided_at": datetime.now(UTC),
                 }
