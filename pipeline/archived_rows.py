@@ -135,6 +135,8 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     UPLOADS: _UPLOAD,
     SHADOWS: _DECISION,
 }
+#: What stands where a digest stood that was erased.
+ERASED: Final = "erased"
 #: Topic -> the column that says when it came about: it gives a row its day, and an erasure its end.
 MOMENTS: Final[Mapping[str, str]] = {
     DECISIONS: "decided_at",

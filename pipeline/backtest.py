@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.calibration import Calibrations
 from pipeline.caps import capped
 from pipeline.decide import INTAKE, questions_for, regions
 from pipeline.lottery import lot
@@ -26,6 +27,16 @@ _DAY_US: Final = 86_400_000_000
 _ACTED: Final = 2
 #: (question id, classifier digest) -> the thresholds that keep promises.
 Thresholds = Mapping[tuple[str, str], Mapping[Precision | MissRate, float | None]]
+
+
+def thresholds_of(calibrations: Calibrations, policies: PolicySet) -> Thresholds:
+    """Return the thresholds that keep promises, by question and classifier, for the words that are asked now."""
+    words = {question.id: question.digest for question in policies.questions}
+    return {
+        key[:2]: calibrations.kept(calibration)
+        for key, calibration in calibrations.by_words.items()
+        if words.get(calibration.question) == calibration.question_digest
+    }
 
 
 @dataclass(slots=True, kw_only=True)

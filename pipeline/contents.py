@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.archive import Archive
 from pipeline.archive_query import ask, connect
-from pipeline.erasing import ERASED
+from pipeline.archived_rows import ERASED
 from pipeline.messages import text_digest
 from workers.upload import Location, Upload
 

@@ -14,12 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.archive import Archive, ArchiveFile
-from pipeline.archived_rows import MOMENTS, SCHEMAS
+from pipeline.archived_rows import ERASED, MOMENTS, SCHEMAS
 from pipeline.legal import Erasures
 from pipeline.messages import DECISIONS, SHADOWS, UPLOADS, VERDICTS
 
-#: What stands where a digest stood.
-ERASED: Final = "erased"
 _OF_ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     DECISIONS: ("author_id",),
     SHADOWS: ("author_id",),

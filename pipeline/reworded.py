@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.answered import Answered as Label
 from pipeline.archive import Archive
-from pipeline.backtest import Thresholds, redecide
+from pipeline.backtest import redecide, thresholds_of
 from pipeline.backtest_report import Anew, Report, account
 from pipeline.calibrating import Calibrated
 from pipeline.calibration import Calibrations
@@ -226,16 +226,6 @@ class Reworded:
 
     def _covered(self, question: Question) -> bool:
         return any(classifier.covers(question) for classifier in self.rescoring.classifiers)
-
-
-def thresholds_of(calibrations: Calibrations, policies: PolicySet) -> Thresholds:
-    """Return the thresholds that keep promises, by question and classifier, for the words that are asked now."""
-    words = {question.id: question.digest for question in policies.questions}
-    return {
-        key[:2]: calibrations.kept(calibration)
-        for key, calibration in calibrations.by_words.items()
-        if words.get(calibration.question) == calibration.question_digest
-    }
 
 
 def _never(question: Question, found: object, digest: str) -> bool:

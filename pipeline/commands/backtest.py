@@ -170,12 +170,11 @@ class _Options:
 def _report(new: Path, options: _Options) -> "Report | None":
     """Return what comes of these policies; None where only the cost was asked for."""
     from pipeline.archive import Archive
-    from pipeline.backtest import redecide
+    from pipeline.backtest import redecide, thresholds_of
     from pipeline.backtest_report import account
     from pipeline.calibration import Calibrations
     from pipeline.config import Settings
     from pipeline.resampling import changed
-    from pipeline.reworded import thresholds_of
     from policies.folder import read_policies
     from policies.schema import Status
 

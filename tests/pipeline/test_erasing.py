@@ -15,10 +15,11 @@ from moto.server import ThreadedMotoServer
 
 from pipeline.archive import Archive
 from pipeline.archive_query import ask, connect
+from pipeline.archived_rows import ERASED
 from pipeline.archiving import Archiving, run_archive, write_batch
 from pipeline.cli import main
 from pipeline.config import Kafka, Settings, Store
-from pipeline.erasing import ERASED, apply, contents_of
+from pipeline.erasing import apply, contents_of
 from pipeline.kafka import Producer
 from pipeline.legal import Erasures, Legal
 from pipeline.messages import (
