@@ -105,10 +105,12 @@ def _asks(folder: "Path", wording: "Wording" = "full") -> list[str]:
 
 
 def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(
+        box=box.SIMPLE,
         title=f"{setting.shape}, {setting.parameters / 1e6:.0f}M parameters, {setting.dtype},"
         f" {setting.device}, {datetime.now(UTC):%Y-%m-%d}",
         caption=f"one {setting.image_px}-pixel image: {setting.prefix_tokens} tokens of prefix,"
@@ -118,7 +120,7 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
     )
     for name in (
         "policies",
-        "images/s",
+        "per s",
         "cost",
         "CPU",
         "one by one",
