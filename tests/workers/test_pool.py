@@ -92,6 +92,7 @@ def test_the_whole_way(opened: Opener) -> None:
     assert [c.media for c in came[1].classifications] == [None, None]
     assert [c.media for c in came[2].classifications] == [0, 0]
     assert len(came[2].media_digests) == 1
+    assert len(came[2].perceptual_hashes) == 1
     assert (pool.last_answer_at() or 0.0) >= started
     pool.explain(2, QUESTIONS.all)
     (explained,) = pool.explained(timeout_s=PATIENCE_S)
