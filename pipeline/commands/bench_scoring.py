@@ -111,7 +111,7 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
 
     table = Table(
         box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
+        padding=(0, 0, 0, 1),
         title=f"{setting.shape}, {setting.parameters / 1e6:.0f}M parameters, {setting.dtype},"
         f" {setting.device}, {datetime.now(UTC):%Y-%m-%d}",
         caption=f"one {setting.image_px}-pixel image: {setting.prefix_tokens} tokens of prefix,"
