@@ -9,10 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline import redis
 from pipeline.calibration import MAX_AGE, CalibrationError, Calibrations
-from pipeline.config import ClassifierSettings, Settings
+from pipeline.config import Settings
 from pipeline.errors import PipelineError, RefusedError
 from pipeline.knock import knock
-from pipeline.sending import access
+from pipeline.specs import access_of, spec_of
 from policies.folder import inspect
 from policies.question import Question
 from policies.schema import PolicySet, Status
@@ -182,7 +182,7 @@ def _redis(settings: Settings) -> Diagnosis:
 
 
 def _store(settings: Settings) -> Iterator[Diagnosis]:
-    store, stores = settings.store, open_stores(access(settings))
+    store, stores = settings.store, open_stores(access_of(settings))
     if store.folder is not None:
         yield _used("media folder", str(store.folder), stores.store_for("file:///").check)
     in_s3 = store.uploads.startswith("s3:")
@@ -370,8 +370,3 @@ def _calibrations(
         )
     else:
         yield Diagnosis(of="calibrations", state="well", says="fresh for every live question")
-
-
-def spec_of(entry: ClassifierSettings) -> ClassifierSpec:
-    """Return a configured classifier in the words of the workers' floor."""
-    return ClassifierSpec(**entry.model_dump())

@@ -1,12 +1,10 @@
 """From settings to the pool of workers."""
 
-from pipeline.config import ClassifierSettings, Settings
-from workers.bounds import Bounds
+from pipeline.config import Settings
+from pipeline.specs import access_of, bounds_of, spec_of
 from workers.crew import Patience
 from workers.dispatch import Sizes
 from workers.pool import PoolOptions, RayPool
-from workers.spec import ClassifierSpec
-from workers.store import Access
 
 
 def open_pool(settings: Settings) -> RayPool:
@@ -16,18 +14,6 @@ def open_pool(settings: Settings) -> RayPool:
         access=access_of(settings),
         bounds=bounds_of(settings),
         options=options_of(settings),
-    )
-
-
-def bounds_of(settings: Settings) -> Bounds:
-    """Return the bounds on what is fetched and decoded."""
-    media = settings.media
-    return Bounds(
-        max_bytes=media.max_bytes,
-        max_pixels=media.max_pixels,
-        max_frames=media.max_frames,
-        max_media=media.max_media,
-        fetch_timeout_s=media.fetch_timeout_s,
     )
 
 
@@ -47,21 +33,4 @@ def options_of(settings: Settings) -> PoolOptions:
         idle_s=pool.idle_s,
         threads=pool.threads,
         read_text=settings.media.read_text,
-    )
-
-
-def spec_of(classifier: ClassifierSettings) -> ClassifierSpec:
-    """Return one configured classifier in the workers' words."""
-    return ClassifierSpec(**classifier.model_dump())
-
-
-def access_of(settings: Settings) -> Access:
-    """Return what it takes to reach the media."""
-    store = settings.store
-    return Access(
-        folder=store.folder,
-        endpoint=store.endpoint,
-        region=store.region,
-        access_key=store.access_key.get_secret_value() if store.access_key else None,
-        secret_key=store.secret_key.get_secret_value() if store.secret_key else None,
     )

@@ -24,7 +24,8 @@ from pipeline.config import Kafka, Settings
 from pipeline.errors import KafkaError
 from pipeline.messages import Context, Decision, MediaRef, Report, UploadEvent
 from pipeline.records import Outgoing, Partition
-from workers.store import Access, Store, open_stores
+from pipeline.specs import access_of
+from workers.store import Store, open_stores
 
 #: How often somebody who waits looks whether there is still something to wait for.
 _LOOK_UP_S: Final = 0.5
@@ -88,7 +89,7 @@ def deliver(
     Raises:
         SendingError: the store or Kafka did not take them.
     """
-    store = open_stores(access(settings))
+    store = open_stores(access_of(settings))
     events = []
     for parcel in waiting:
         events.append(_event(parcel, store, prefix))
@@ -99,18 +100,6 @@ def deliver(
     finally:
         producer.close()
     return events
-
-
-def access(settings: Settings) -> Access:
-    """Return what it takes to reach the media store."""
-    store = settings.store
-    return Access(
-        folder=store.folder,
-        endpoint=store.endpoint,
-        region=store.region,
-        access_key=store.access_key.get_secret_value() if store.access_key else None,
-        secret_key=store.secret_key.get_secret_value() if store.secret_key else None,
-    )
 
 
 class Decisions:

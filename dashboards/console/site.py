@@ -18,8 +18,8 @@ from pipeline.config import Settings
 from pipeline.desk import Desk, open_desk
 from pipeline.messages import PEOPLE
 from pipeline.people import ROLES, Account, Accounts
-from pipeline.pooling import access_of
 from pipeline.redis import Shelf
+from pipeline.specs import access_of
 from policies.schema import PolicySet
 from workers.bounds import Bounds
 from workers.store import Store, open_stores

@@ -231,9 +231,9 @@ def _reworded(
     options: _Options,
 ) -> "Reworded":
     from pipeline.labels import read_labels
-    from pipeline.pooling import access_of, bounds_of, spec_of
     from pipeline.rescoring import Rescoring
     from pipeline.reworded import Reworded
+    from pipeline.specs import access_of, bounds_of, spec_of
     from workers.loading import load
     from workers.signals.ocr import TextReader
     from workers.store import open_stores

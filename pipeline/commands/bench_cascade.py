@@ -27,7 +27,7 @@ def command(labelled: Path, *, names: tuple[str, ...], folder: Path | None, as_j
     from pipeline.bench_cascade import measure
     from pipeline.config import Settings
     from pipeline.labels import LabelsError, read_labels
-    from pipeline.pooling import spec_of
+    from pipeline.specs import spec_of
     from policies.errors import PolicyError
     from policies.folder import read_policies
     from workers.errors import CheckpointError

@@ -153,7 +153,7 @@ def _archived(
 
 
 def _classifier(settings: "Settings", name: str | None) -> "Classifier":
-    from pipeline.pooling import spec_of
+    from pipeline.specs import spec_of
     from workers.loading import load
 
     configured = {spec.name: spec for spec in settings.classifiers}

@@ -215,7 +215,7 @@ def tune(  # noqa: PLR0913 -- one argument an option
     """
     from pipeline.config import Settings
     from pipeline.labels import LabelsError, read_labels
-    from pipeline.pooling import spec_of
+    from pipeline.specs import spec_of
     from pipeline.tuning import fit
     from policies.errors import PolicyError
     from policies.folder import read_policies
@@ -267,7 +267,7 @@ def _named(settings: "Settings", name: str) -> "ClassifierSettings":
 def _classifier(settings: "Settings", name: str, *, mass: bool = False) -> "Classifier":
     from dataclasses import replace
 
-    from pipeline.pooling import spec_of
+    from pipeline.specs import spec_of
     from workers.loading import load
 
     spec = spec_of(_named(settings, name))

@@ -22,8 +22,8 @@ def command(policy: str | None, *, appeal: str | None, folder: Path | None, as_j
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
     from pipeline.overturned import offers, take
-    from pipeline.pooling import access_of
     from pipeline.projection import read_queues
+    from pipeline.specs import access_of
     from policies.errors import PolicyError
     from workers.errors import WorkerError
     from workers.store import open_stores

@@ -11,6 +11,7 @@ import pytest
 from pipeline.archive import Archive
 from pipeline.config import Store, environment
 from pipeline.synthetic_archive import NEW, OLD, fill, write_calibrations, write_policies
+from tests.pipeline.test_reworded import World
 
 #: Runs `weir` where no such library can be imported and no connection can be made.
 ALONE = """
@@ -99,3 +100,13 @@ def test_backtest_offline(room: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decisions"] == 300
+
+
+def test_new_words_offline(tmp_path: Path) -> None:
+    """Captions are scored again, and calibrations fitted, with nothing but the archive and a classifier."""
+    World(tmp_path)
+
+    done = weir(tmp_path, "backtest", str(tmp_path / "new"), "--sample", "20", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["estimates"]["anew"]["fitted"] == ["arms"]
