@@ -132,7 +132,7 @@ class StubClassifier:
         reading = "caption" in self._reads and bool(item.caption or item.text_in_image)
         seen = (
             [
-                (zlib.crc32(np.ascontiguousarray(p.pixels), words if reading else 0), p)
+                (zlib.crc32(np.ascontiguousarray(p.pixels).data, words if reading else 0), p)
                 for p in item.pictures
             ]
             if "image" in self._reads

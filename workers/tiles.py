@@ -181,8 +181,8 @@ def _edges(pixels: Pixels) -> NDArray[np.int64]:
 
 def _higher(whole: Classification, near: Classification, tile: Tile) -> Classification:
     if near.score <= whole.score:
-        return replace(whole, whole=whole.score)
-    return replace(near, whole=whole.score, box=tile.box)
+        return whole._replace(whole=whole.score)
+    return near._replace(whole=whole.score, box=tile.box)
 
 
 def _crop(item: Item, found: Classification) -> Item | None:
