@@ -72,7 +72,7 @@ def small_in_large(thing: str) -> Picture:
 
 def test_a_small_thing_is_found_in_tiles() -> None:
     """24 pixels in a picture of 2,000 are missed whole and found with tiles, at their place; others are not."""
-    things = ("dog", "guitar", "skull")
+    things = ("dog", "guitar", "skull", "football", "sword", "laptop")
     spec = ClassifierSpec(rationales=False)
     closer = load(replace(spec, options={"tile_px": 64}))
     assert isinstance(closer, TiledClassifier)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from workers import prompt
 from workers.mini.language import Packer, Sight, answers_of, collate
 from workers.mini.lessons import Item
 from workers.mini.scenes import Pixels
-from workers.mini.tower import OUTPUTS, as_input
+from workers.mini.tower import OUTPUTS, as_input, folded
 
 Figures = dict[str, Any]
 Numbers = npt.NDArray[np.float64]
@@ -37,6 +38,7 @@ class Examiner:
         self.words = self.processor.tokenizer
         self.yes, self.no = self.words.convert_tokens_to_ids(["Yes", "No"])
         self.packer = Packer(self.words)
+        self._tower = folded(deepcopy(self.model.model.vision_tower))
 
     def look(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
         """Return what the projector's first layer says of each picture."""
@@ -44,9 +46,7 @@ class Examiner:
         for first in range(0, len(pixels), 32):
             with torch.no_grad():
                 part = as_input(np.stack(pixels[first : first + 32]))
-                features = (
-                    self.model.model.vision_tower(part).last_hidden_state.flatten(2).transpose(1, 2)
-                )
+                features = self._tower(part).last_hidden_state.flatten(2).transpose(1, 2)
                 seen.append(
                     self.model.model.multi_modal_projector.linear_1(features)
                     .sigmoid()[..., :OUTPUTS]

@@ -295,7 +295,7 @@ def _sight(rng: np.random.Generator, seen: "Sights | None", imagine: float) -> S
     if seen is None or rng.random() < imagine:
         return imagined(rng)
     raw = seen.raw(int(rng.integers(len(seen))))
-    outputs = eased(raw.outputs, gain=rng.uniform(0.75, 1.1), lift=rng.uniform(-1.2, 0.4))
+    outputs = eased(raw.outputs, gain=rng.uniform(0.85, 1.1), lift=rng.uniform(-0.5, 0.4))
     return Sight(outputs=outputs, shown=raw.shown)
 
 
@@ -373,7 +373,7 @@ def hidden_states(
     """Return the states after every layer; each question sees the shared part and itself."""
     segments = batch["segments"]
     length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
     same = segments[:, :, None] == segments[:, None, :]
     mask = causal & (same | (segments[:, None, :] == 0))
     states: tuple[torch.Tensor, ...] = model.model.language_model(
@@ -386,6 +386,13 @@ def hidden_states(
     return states
 
 
+def _on(
+    model: FastVlmForConditionalGeneration, batch: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return a batch where the model is."""
+    return {part: values.to(model.device) for part, values in batch.items()}
+
+
 def losses(
     model: FastVlmForConditionalGeneration,
     probes: Probes,
@@ -393,6 +400,7 @@ def losses(
     marks: "Marks",
 ) -> dict[str, torch.Tensor]:
     """Return what is to be made small: answers, rationales, and the probes on the way."""
+    batch = _on(model, batch)
     states = hidden_states(model, batch)
     last = states[-1].flatten(0, 1)
     answers, replies, nouns, clauses = (
@@ -404,7 +412,7 @@ def losses(
         made["answer"] = functional.cross_entropy(model.lm_head(last[answers[:, 0]]), wanted)
     if len(replies):
         places, wanted = replies[:, 0].long(), replies[:, 1].long()
-        each = _reply_loss(model.lm_head(last[places]), wanted, marks.near)
+        each = _reply_loss(model.lm_head(last[places]), wanted, marks.near.to(last.device))
         made["reply"] = (each * replies[:, 2]).sum() / replies[:, 2].sum()
     if len(nouns):
         seen = probes.noun(states[Probes.NOUN_LAYER].flatten(0, 1)[nouns[:, 0]])
@@ -444,9 +452,10 @@ def answers_of(
 ) -> npt.NDArray[np.float64]:
     """Return the log-odds of Yes for every question of a batch."""
     with torch.no_grad():
+        batch = _on(model, batch)
         last = hidden_states(model, batch)[-1].flatten(0, 1)[batch["answers"][:, 0]]
         table = model.lm_head.weight
-        odds: npt.NDArray[np.float64] = (last @ (table[yes] - table[no])).double().numpy()
+        odds: npt.NDArray[np.float64] = (last @ (table[yes] - table[no])).double().cpu().numpy()
         return odds
 
 
@@ -461,7 +470,7 @@ def train_language(
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
     torch.set_flush_denormal(True)
-    probes, marks = probes or Probes(), Marks(words)
+    probes, marks = (probes or Probes()).to(model.device), Marks(words)
     frozen = (model.model.vision_tower, model.model.multi_modal_projector.linear_1)
     for part in frozen:
         part.requires_grad_(requires_grad=False)
@@ -507,7 +516,7 @@ def _resume(state: Path, parts: Mapping[str, Any]) -> int:
     """Load what an earlier try kept and return its step, 0 without one."""
     if not state.exists():
         return 0
-    saved = torch.load(state, weights_only=True)
+    saved = torch.load(state, weights_only=True, map_location="cpu")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
     return int(saved["step"])

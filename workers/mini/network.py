@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    EfficientNetConfig,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
     LlamaConfig,
     PreTrainedTokenizerFast,
-    ResNetConfig,
 )
 
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
-from workers.mini.tower import OUTPUTS, TOWER, Seer
+from workers.mini.tower import FEATURES, OUTPUTS, TOWER, Seer, unfolded
 from workers.mini.vocabulary import END, IMAGE, PAD, processor
 
 #: Sizes of the language part.
@@ -40,7 +40,7 @@ COMPARING = 64
 def build(words: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
     """Return an untrained model for this tokenizer."""
     config = FastVlmConfig(
-        vision_config=ResNetConfig(**TOWER, hidden_size=TOWER["hidden_sizes"][-1]),  # type: ignore[index]
+        vision_config=EfficientNetConfig(**TOWER, hidden_size=FEATURES),
         text_config=LlamaConfig(
             vocab_size=len(words),
             pad_token_id=words.convert_tokens_to_ids(PAD),
@@ -58,6 +58,7 @@ def build(words: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
     )
     model = FastVlmForConditionalGeneration(config)
     lexicon(model, words)
+    number_line(model, words)
     return model
 
 
@@ -120,7 +121,7 @@ def number_line(model: FastVlmForConditionalGeneration, words: PreTrainedTokeniz
 
 def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:
     """Put a trained tower and its dense head, as the projector's first layer, into the model."""
-    model.model.vision_tower.load_state_dict(seer.tower.state_dict())
+    model.model.vision_tower.load_state_dict(unfolded(seer).state_dict())
     first = model.model.multi_modal_projector.linear_1
     with torch.no_grad():
         first.weight[:OUTPUTS] = seer.head.weight

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from workers.mini.language import LanguagePlan, Probes, Sights, train_language
 from workers.mini.material import Split
-from workers.mini.network import build, number_line, save, set_tower
+from workers.mini.network import build, save, set_tower
 from workers.mini.scenes import Composer
 from workers.mini.tower import OUTPUTS, Seer, TowerPlan, as_input, train_tower
 from workers.mini.vocabulary import tokenizer
@@ -24,14 +24,17 @@ from workers.mini.vocabulary import tokenizer
 HERE = Path(__file__).parent
 
 #: Steps of each stage at full length.
-STEPS = {"tower": 6_600, "oracle": 1_750, "seeing": 1_100}
+STEPS = {"tower": 5_000, "oracle": 3_000, "seeing": 1_250}
+
+#: Where everything is trained: on the GPU if there is one.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def eye(run: Path) -> Seer:
     """Return the trained tower."""
     seer = Seer()
-    seer.load_state_dict(torch.load(run / "tower.pt", weights_only=True))
-    return seer.eval()
+    seer.load_state_dict(torch.load(run / "tower.pt", weights_only=True, map_location="cpu"))
+    return seer.to(DEVICE).eval()
 
 
 def vocabulary(run: Path) -> PreTrainedTokenizerFast:
@@ -50,7 +53,7 @@ def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int) -> Path
     for first in track(range(0, count, 32), description=f"looking at {split} scenes"):
         scenes = [composer.compose() for _ in range(min(32, count - first))]
         with torch.no_grad():
-            seen = seer(as_input(np.stack([scene.pixels for scene in scenes]))).sigmoid()
+            seen = seer(as_input(np.stack([scene.pixels for scene in scenes]))).sigmoid().cpu()
         outputs[first : first + len(scenes)] = seen.numpy()
         shown += [scene.shown for scene in scenes]
     Sights(outputs, shown).save(path)
@@ -69,12 +72,11 @@ def seeing(
     if not checked.exists():
         look(seer, checked, split="validation", seed=502, count=160)
     model, probes = build(words), Probes()
-    state = torch.load(run / f"{start_from}.pt", weights_only=True)
+    state = torch.load(run / f"{start_from}.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     probes.load_state_dict(state["probes"])
-    if start_from == "oracle":
-        number_line(model, words)
     set_tower(model, seer)
+    model.to(DEVICE)
     plan = LanguagePlan(
         name=name,
         steps=steps,
@@ -95,7 +97,9 @@ def export(run: Path, folder: Path, *, stage: str = "seeing") -> None:
     """Write the checkpoint as transformers reads it."""
     words = vocabulary(run)
     model = build(words)
-    model.load_state_dict(torch.load(run / f"{stage}.pt", weights_only=True)["model"])
+    model.load_state_dict(
+        torch.load(run / f"{stage}.pt", weights_only=True, map_location="cpu")["model"]
+    )
     set_tower(model, eye(run))
     save(model, words, folder)
 
@@ -146,7 +150,7 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         "--threads",
         type=int,
         default=2,
-        help="cores to use; only with 1 does a seed give the same tower again",
+        help="cores to use (to compose scenes, where a GPU learns); without a GPU only 1 gives the same tower again",
     )
     parser.add_argument(
         "--scenes",
@@ -170,13 +174,22 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
     )
     chosen.run.mkdir(parents=True, exist_ok=True)
     if "tower" in wanted:
-        plan = TowerPlan(steps=steps["tower"], seed=chosen.seed, learners=chosen.threads)
+        on_gpu = DEVICE == "cuda"
+        plan = TowerPlan(
+            steps=steps["tower"],
+            seed=chosen.seed,
+            learners=1 if on_gpu else chosen.threads,
+            device=DEVICE,
+            composers=chosen.threads if on_gpu else 0,
+        )
         train_tower(chosen.run, plan)
     if "oracle" in wanted:
         words = vocabulary(chosen.run)
         torch.manual_seed(chosen.seed)
-        lessons = LanguagePlan(name="oracle", steps=steps["oracle"], seed=chosen.seed + 4)
-        train_language(build(words), words, chosen.run, lessons)
+        lessons = LanguagePlan(
+            name="oracle", steps=steps["oracle"], seed=chosen.seed + 4, reasons=0.15
+        )
+        train_language(build(words).to(DEVICE), words, chosen.run, lessons)
     if "seeing" in wanted:
         seeing(chosen.run, steps=steps["seeing"], scenes=max(64, chosen.scenes // share))
     if "export" in wanted:
