@@ -280,10 +280,10 @@ def test_names_and_order_of_files_do_not_count(
 
 
 def test_the_words_of_a_clause_decide(demo: Demo, decided: dict[str, Decision]) -> None:
-    """A cigarette written in the place of gambling for money changes what becomes of these, and of nothing else."""
+    """A guitar written in the place of gambling for money changes what becomes of these, and of nothing else."""
     policy = demo.policies / "gambling.yaml"
     before = policy.read_text()
-    after_edit = before.replace("Shows gambling together with money.", "Shows a cigarette.")
+    after_edit = before.replace("Shows gambling together with money.", "Shows a guitar.")
     assert after_edit != before
     policy.write_text(after_edit)
     time.sleep(
@@ -295,8 +295,8 @@ def test_the_words_of_a_clause_decide(demo: Demo, decided: dict[str, Decision]) 
         policy.write_text(before)
 
     changed = {name for name in decided if decided[name].action != after[name].action}
-    assert "cigarette" in changed
-    assert changed <= {"cigarette", "dice-and-money"}
+    assert "guitar" in changed
+    assert changed <= {"guitar", "dice-and-money"}
 
 
 def test_a_killed_demo_leaves_no_process_behind(demo: Demo) -> None:
