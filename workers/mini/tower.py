@@ -68,10 +68,10 @@ class TowerPlan:
     minutes: float | None = None
     batch: int = 16
     rate: float = 2e-3
-    tower_share: float = 0.2
-    decay_from: float = 0.5
+    tower_share: float = 0.25
+    decay_from: float = 0.4
     learners: int = 2
-    keep: float = 0.992
+    keep: float = 0.99
     log_every: int = 150
     seed: int = 7
     device: str = "cpu"
@@ -82,7 +82,7 @@ class TowerPlan:
         return step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
 
 
-def published() -> EfficientNetModel:
+def untrained() -> EfficientNetModel:
     """Return a tower of this project's sizes, untrained, whose squeeze and excitation lets all through."""
     tower: EfficientNetModel = AutoModel.from_config(EfficientNetConfig(**TOWER)).eval()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def _normalised(tower: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
 
 
 def folded(tower: EfficientNetModel) -> EfficientNetModel:
-    """Return this tower with its normalisations folded into the convolutions: it says the same, three times as fast."""
+    """Return this tower with its normalisations folded into the convolutions: it says the same, faster."""
     for around, first, second in list(_normalised(tower)):
         fused = fuse_conv_bn_eval(getattr(around, first), getattr(around, second))
         setattr(around, first, fused)
@@ -114,7 +114,7 @@ def folded(tower: EfficientNetModel) -> EfficientNetModel:
 
 def unfolded(seer: "Seer") -> EfficientNetModel:
     """Return the tower as transformers builds it, with normalisations that add the folded biases and nothing else."""
-    tower = published()
+    tower = untrained()
     parts = dict(seer.tower.named_modules())
     names = {module: name for name, module in tower.named_modules()}
     with torch.no_grad():
@@ -133,7 +133,7 @@ class Seer(nn.Module):
     def __init__(self, packs: Path | None = None) -> None:
         """Build it untrained, or from the published weights where `packs` says where archives are kept."""
         super().__init__()
-        tower = published()
+        tower = untrained()
         if packs is not None:
             pretrained.start(tower, packs)
         self.tower = folded(tower)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from workers.mini import pretrained
-from workers.mini.tower import Seer, as_input, folded, published, unfolded
+from workers.mini.tower import Seer, as_input, folded, unfolded, untrained
 
 
 def _lived_in(tower: nn.Module) -> None:
@@ -28,7 +28,7 @@ def _lived_in(tower: nn.Module) -> None:
 
 def test_folding_changes_nothing_that_the_tower_says() -> None:
     """With its normalisations folded in, and taken out again, a tower gives the same features."""
-    tower = published()
+    tower = untrained()
     _lived_in(tower)
     pixels = as_input(torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8).numpy())
     seer = Seer()
@@ -50,4 +50,4 @@ def test_published_weights_that_are_others_are_not_even_read(tmp_path: Path) -> 
     ) as archive:
         archive.writestr(pretrained.WEIGHTS, b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(ValueError, match="other weights than expected"):
-        pretrained.start(published(), tmp_path)
+        pretrained.start(untrained(), tmp_path)
