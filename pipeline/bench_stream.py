@@ -13,12 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 from uuid import uuid4
-
-from pydantic import SecretStr
 
 from pipeline.config import Kafka, Settings, environment
 from pipeline.errors import PipelineError
@@ -26,6 +24,7 @@ from pipeline.kafka import Producer, Topics, bare_loop, ends, read
 from pipeline.messages import AUDIT, DECISIONS, UPLOADS
 from pipeline.processes import descendants, die_with_parent
 from pipeline.records import Outgoing, Record
+from pipeline.specs import access_of
 from pipeline.topics import plan
 from workers.actors import THREADS
 from workers.store import Access, open_stores
@@ -224,18 +223,9 @@ def write_policies(folder: Path) -> None:
 
 def _access(settings: Settings, load: Load, folder: Path) -> Access:
     if load.media == "s3":
-        return Access(
-            endpoint=settings.store.endpoint,
-            region=settings.store.region,
-            access_key=_plain(settings.store.access_key),
-            secret_key=_plain(settings.store.secret_key),
-        )
+        return replace(access_of(settings), folder=None)
     (folder / "media").mkdir()
     return Access(folder=folder / "media")
-
-
-def _plain(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
 
 
 def _store_media(access: Access, load: Load) -> list[str]:
