@@ -4,11 +4,14 @@ Nothing here knows Ray: what it takes is behind `Hands`, so that every fault can
 """
 
 import itertools
+import logging
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Protocol
+
+_log = logging.getLogger(__name__)
 
 #: How long to wait before a worker is hired again that died; doubled with each death before an answer.
 _FIRST_PAUSE_S: Final = 0.1
@@ -253,6 +256,14 @@ class Crew:
             self._deaths = min(self._deaths + 1, 30)
             self._hire_at_s[member.slot] = now_s + pause_s
             self.fault = failed.detail
+            _log.warning(
+                "a worker ended",
+                extra={
+                    "worker": f"{self.role}:{member.slot}",
+                    "reason": failed.detail,
+                    "hired_again_in_s": pause_s,
+                },
+            )
         calls = list(member.calls.values())
         member.calls = {}
         if running == _OLDEST and self._serial:

@@ -196,7 +196,7 @@ class Bench:
             self._put_back(batch)
         elif isinstance(answers, Crashed):
             # A worker that failed in an unforeseen way may be broken for good: it does not stay.
-            self.crew.end(member, answers.detail, now_s, running=None)
+            self.crew.end(member, f"crashed with {answers.detail}", now_s, running=None)
             self._blame(batch, answers.detail, now_s)
         else:
             self.crew.answered(now_s, answers.at)
@@ -270,7 +270,8 @@ class Bench:
 
         def done(crashed: Crashed | None, now_s: float) -> None:
             if crashed is not None:
-                self.crew.end(member, crashed.detail, now_s, running=None)
+                why = f"crashed over a harmless upload with {crashed.detail}"
+                self.crew.end(member, why, now_s, running=None)
             verdict(crashed is None, crashed.detail if crashed else "", now_s)
 
         self.crew.give(

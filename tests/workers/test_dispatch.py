@@ -119,6 +119,35 @@ def test_a_silent_worker_is_replaced() -> None:
     assert faults(world) == dict.fromkeys(range(5))
 
 
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("kills", "died"),
+        ("crashes", "crashed with crashed"),
+        ("hangs", "one call took longer than 10 s"),
+        ("stops", "silent for 3 s"),
+    ],
+)
+def test_the_log_says_why_a_worker_was_ended(
+    caption: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each end of a worker is one warning that names its place, the reason and when it is hired again."""
+    world = World()
+    world.submit(text(0))
+    world.settle()
+    world.actors["classifier-0", 0].stopped = caption == "stops"
+    world.submit(text(1, caption))
+    world.settle(for_s=20)
+
+    said = [vars(record) for record in caplog.records]
+    assert {line["message"] for line in said} == {"a worker ended"}
+    assert {line["levelname"] for line in said} == {"WARNING"}
+    assert {line["worker"] for line in said} == {"classifier-0:0"}
+    assert said[0]["reason"] == reason
+    assert said[0]["hired_again_in_s"] == 0.1
+    assert len(said) == world.deaths
+
+
 def test_an_idle_worker_that_died_is_replaced_before_work_comes() -> None:
     """The death of a worker without work is noticed by its pulse."""
     world = World()
