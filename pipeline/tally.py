@@ -66,7 +66,7 @@ class Figures:
     agreement: Mapping[str, Agreement]  # of two who looked at the same item, by policy
     reliability: Mapping[tuple[str, str], Agreement]  # with what counts, by reviewer and policy
     overturned: Mapping[str, Overturned]  # by policy
-    unclear: tuple[Ranked, ...]  # clauses of policies that reviewers found unclear, the worst first
+    unclear: tuple[Ranked, ...]  # clauses, and carve-outs, that reviewers found unclear, the worst first
     disputed: tuple[Ranked, ...]  # clauses on which two answered differently, the worst first
     anchoring: Anchoring
 
@@ -186,6 +186,17 @@ class Tally:
             right = {answer.policy: answer.answer for answer in verdict.answers}
             for before in job.values():
                 self._check(before, right)
+                self._settle(before, said)
+
+    def _settle(self, unclear: Verdict, said: Mapping[str, VerdictAnswer]) -> None:
+        """Say of which clause a policy was unclear: of the one that the last word names, or its carve-out."""
+        for answer in unclear.answers:
+            last = said.get(answer.policy)
+            name = "" if last is None else last.clause or last.carve_out or ""
+            if unclear.policy_unclear and not answer.clause and name:
+                for counted in (self._unclear, self._answered):
+                    counted[answer.policy, ""] -= 1
+                    counted[answer.policy, name] += 1
 
     def _decided(self, decision: Decision, verdict: Verdict) -> None:
         """Hold a person's answers against what the pipeline found, and did by itself."""

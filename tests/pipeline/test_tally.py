@@ -173,6 +173,25 @@ def test_unclear_clauses_are_ranked() -> None:
     assert [(r.clause, r.count, r.of) for r in found.unclear] == [("W2", 2, 3), ("W1", 1, 1)]
 
 
+def test_an_unclear_policy_is_unclear_at_what_settles_it() -> None:
+    """Who presses one key names no clause: it is the one, or the carve-out, by which a lead decides then."""
+    found = tallied(
+        verdict("a", "first", "ann", says("cannot_tell"), policy_unclear=True),
+        verdict("a", "adjudication", "lea", says("violates", "W2")),
+        verdict("b", "first", "ann", says("cannot_tell"), policy_unclear=True),
+        verdict("b", "adjudication", "lea", says("allowed").model_copy(update={"carve_out": "A3"})),
+        verdict("c", "first", "ann", says("cannot_tell"), policy_unclear=True),
+        verdict("d", "first", "bob", says("cannot_tell")),
+        verdict("d", "adjudication", "lea", says("violates", "W2")),
+    )
+
+    assert {r.clause: (r.count, r.of) for r in found.unclear} == {
+        "W2": (1, 3),
+        "A3": (1, 1),
+        "": (1, 3),
+    }
+
+
 @given(st.permutations(range(6)))
 def test_order_across_topics_does_not_matter(order: list[int]) -> None:
     """Verdicts on different jobs and decisions may be read in any order."""
