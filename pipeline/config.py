@@ -155,6 +155,10 @@ class Console(_Section):
     invitation: SecretStr | None = None
     #: Share of jobs at which the model's opinion is hidden, to measure how much it sways people.
     blind: Annotated[float, Field(ge=0, le=1)] = 0.0
+    #: Share of claims that mix in an item whose right answers are known, as a lead said by `weir queue golden`.
+    golden: Annotated[float, Field(ge=0, le=1)] = 0.0
+    #: How long a job stays somebody's whose page is silent; an open page renews it.
+    lease_s: Annotated[float, Field(ge=10)] = 120.0
     session_h: Annotated[float, Field(gt=0)] = 8.0
     #: Where people reach the console, for a provider to send them back to; without it, what their browser says.
     url: str = ""

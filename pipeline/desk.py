@@ -4,11 +4,11 @@ One `Desk` serves many people and threads. Each method takes the `Person` who ac
 the job. What is written to the log is written there first and changes Redis then, so that nothing that a person did is
 lost with Redis:
 
-- `claim` hands out jobs; `renew` keeps a lease alive (a page does so every half lease); `release` gives a job back.
+- `claim` hands out jobs; `renew` keeps a lease alive (a page does so every half lease).
 - `resolve` takes the answers. They wait under the lease for `undo_for`, during which `undo` takes them back, even if
   the page closes or the server restarts; then `escalate` sends them to the log. With `at_once` they go there directly.
 - `withdraw` replaces a verdict that is on the log by another one.
-- `skip`, `move`, `note`, `escalate`, `reveal`, `reassign` are events on `moderation.reviews`.
+- `release`, `skip`, `move`, `note`, `escalate`, `reveal`, `reassign` are events on `moderation.reviews`.
 - `peek`, `stats`, `entry`, `terms`, `notes`, `held`, `exposure`, `figures` look, and change nothing.
 
 `LeaseLostError`: this person does not hold the job under this lease (any more). `RefusedError`: they may not do this,
@@ -33,7 +33,7 @@ from pipeline.messages import ReviewEvent, Ticket, Verdict, VerdictAnswer
 from pipeline.projection import read_queues
 from pipeline.records import Outgoing, Partition
 from pipeline.redis import Depth, Entry, Handed, ReviewQueue, bucket_of
-from pipeline.review import Person, Terms, open_to, terms
+from pipeline.review import Person, Terms, leads, open_to, terms
 from pipeline.tally import Figures
 from pipeline.verdicts import (
     ESCALATIONS,
@@ -160,7 +160,7 @@ class Desk:
         Raises:
             LeaseLostError: the lease is lost.
         """
-        self._held(job_id, person, lease, "release")
+        self._record(person, self._mine(person, job_id, lease), "released", lease)
 
     def resolve(
         self, person: Person, job_id: str, lease: int, said: Answers, *, at_once: bool = False
@@ -218,7 +218,7 @@ class Desk:
         marker = self.queue.marker(job_id)
         if marker is None or marker.how != "verdict":
             raise RefusedError(f"no verdict on the job {job_id} is known: look at its id")
-        if person.id != marker.by and not person.lead:
+        if person.id != marker.by and not self.leads(person, marker.queue):
             raise RefusedError("only its author or a lead may replace a verdict")
         old = next((t for m in marker.made if (t := self.queue.ticket(m)) is not None), None)
         if old is None:
@@ -292,15 +292,16 @@ class Desk:
         entry = self._touchable(lead, job_id, None)
         if entry.state not in {"open", "leased"}:
             raise RefusedError(f"the job {job_id} is answered already")
+        # What somebody opted out of and has borne is not a lead's to know: whatever it is, the words are these.
+        cannot = RefusedError(f"{to.id} cannot take this job, or not now: hand it to somebody else")
         # Where it can be seen beforehand, nobody loses a job for nothing; the claim has the last word.
         if not bucket_of(entry).admits(to, open_to(to, self.queues), ANY_WEIGHT):
-            raise RefusedError(f"{to.id} may not have this job: look at their queues and languages")
+            raise cannot
         if entry.state == "leased":
             self._record(lead, entry, "released", None, reason=reason, note=f"for {to.id}")
         handed = self.claim(to, only=entry.job_id)
         if not handed.entries:
-            why = handed.reason or "somebody else was faster"
-            raise RefusedError(f"{to.id} cannot take this job now ({why}); it is open")
+            raise cannot
         return handed.entries[0]
 
     def note(self, person: Person, job_id: str, text: str, *, lease: int | None = None) -> None:
@@ -329,24 +330,30 @@ class Desk:
         Raises:
             RefusedError: it is not a lead's wish, or the item is not known (any more), or sealed.
         """
-        ticket = self.queue.ticket(decision_id)
         if not person.lead:
             raise RefusedError("only a lead says which answers are right")
-        if self.queue.marker(job_id) is None or ticket is None or ticket.decision.review is None:
+        ticket, marker = self.queue.ticket(decision_id), self.queue.marker(job_id)
+        review = None if ticket is None else ticket.decision.review
+        if ticket is None or review is None or marker is None or ticket.appeal is not None:
             raise RefusedError(f"the decision {decision_id} is not one that was reviewed lately")
-        queue = ticket.decision.review.queue
-        if self._sealed(queue):
-            raise RefusedError(f"the queue {queue} is sealed: nothing of it is shown again")
+        if self.queue.job_id(decision_id) != self.queue.job_id(job_id):
+            raise RefusedError(f"the decision {decision_id} was not reviewed in the job {job_id}")
+        # It may have been moved: where it was answered, whoever may see its like is handed it.
+        queue = marker.queue
+        if sealed := [name for name in (queue, review.queue) if self.sealed(name)]:
+            raise RefusedError(f"the queue {sealed[0]} is sealed: nothing of it is shown again")
+        if not self.leads(person, queue):
+            raise RefusedError(f"the queue {queue} is another lead's")
         policies = self.policies()
         _check_answers(answers, policies)
         named = {question_of(answer, policies) for answer in answers}
-        if left := set(ticket.decision.review.questions) - named:
+        if left := set(review.questions) - named:
             raise RefusedError(f"these questions have no answer: {', '.join(sorted(left))}")
         weights = [f.severity.weight for f in ticket.decision.findings if f.question in named]
         event = ReviewEvent(
             event_id=str(uuid4()),
             kind="golden",
-            job_id=job_id,
+            job_id=self.queue.job_id(job_id),
             decision_id=decision_id,
             by=person.id,
             at=self.clock(),
@@ -383,7 +390,7 @@ class Desk:
         """Return the open jobs that stand first, those in sealed queues only for people named for them."""
         seen = open_to(person, self.queues) if person is not None else ()
         shown = self.queue.peek(queue, count=count)
-        return [e for e in shown if e.queue in seen or not self._sealed(e.queue)]
+        return [e for e in shown if e.queue in seen or not self.sealed(e.queue)]
 
     def stats(self) -> list[Depth]:
         """Return every queue in numbers."""
@@ -401,6 +408,12 @@ class Desk:
         """Return what this person has borne: for themselves and for those who care for them only."""
         return self.queue.exposure(person.id)
 
+    def rests_until(self, person: Person) -> datetime | None:
+        """Return when the break ends that this person's exposure gave them; None: they are on none."""
+        rest = self.exposure(person).get("rest")
+        ends = None if rest is None else datetime.fromtimestamp(float(rest) / 1000, UTC)
+        return ends if ends is not None and ends > self.clock() else None
+
     def figures(self) -> Figures:
         """Return what verdicts add up to: agreement, reliability, overturned decisions, unclear clauses.
 
@@ -412,7 +425,12 @@ class Desk:
             raise RefusedError("this desk was opened without a log to look back on")
         return self.lookback.figures()
 
-    def _sealed(self, queue: str) -> bool:
+    def leads(self, person: Person, queue: str, policies: Sequence[str] = ()) -> bool:
+        """Return whether this person may touch what others hold in a queue, of jobs about these policies."""
+        return leads(person, queue, self.queues.get(queue, Queue()), policies)
+
+    def sealed(self, queue: str) -> bool:
+        """Return whether a queue is open to people who are named for it only."""
         return queue in self.queues and self.queues[queue].sealed
 
     def _held(
@@ -440,8 +458,9 @@ class Desk:
         entry = self.queue.entry(job_id)
         if entry is None:
             raise RefusedError(f"there is no open job {job_id}")
-        if self._sealed(entry.queue) and entry.queue not in person.sealed:
-            raise RefusedError(f"the queue {entry.queue} is sealed")
+        if not self.leads(person, entry.queue, entry.policies):
+            sealed = "sealed" if self.sealed(entry.queue) else "another lead's"
+            raise RefusedError(f"the queue {entry.queue}, or this job of it, is {sealed}")
         return entry
 
     def _record(

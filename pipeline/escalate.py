@@ -207,7 +207,12 @@ class Escalate:
             telemetry.log.info("a verdict does not count", reason=reason, job_id=work.job_id)
             # What it was sent for waits for another one.
             again = reason in {"incomplete", "same_reviewer"}
-            self.queue.apply_nothing(place.topic, place.number, offset, work.job_id, reopen=again)
+            met = None
+            if work.verdict is not None and work.verdict.part == "golden":
+                met = (work.verdict.reviewer, work.verdict.decision_id)
+            self.queue.apply_nothing(
+                place.topic, place.number, offset, work.job_id, reopen=again, met=met
+            )
         elif isinstance(work.result, Progress):
             self.queue.apply_progress(
                 place.topic,

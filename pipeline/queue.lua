@@ -120,10 +120,22 @@ local function flow(queue, what, ms)
   if redis.call('HINCRBY', hour, queue .. '|' .. what, 1) == 1 then redis.call('EXPIRE', hour, 172800) end
 end
 
+-- Adds a person to names in their order, with commas between.
+local function with_person(names, who)
+  local list = {}
+  for other in string.gmatch(names, '[^,]+') do
+    if other == who then return names end
+    list[#list + 1] = other
+  end
+  if who ~= '' then list[#list + 1] = who end
+  table.sort(list)
+  return table.concat(list, ',')
+end
+
 -- Takes a job out of whatever state it is in; the caller says which comes next. Returns its queue, part, late, print,
--- language and hashes.
+-- language, hashes and who is barred from it.
 local function quit_state(job)
-  local f = job_fields(job, 'state', 'queue', 'holder', 'part', 'late', 'print', 'language', 'hashes')
+  local f = job_fields(job, 'state', 'queue', 'holder', 'part', 'late', 'print', 'language', 'hashes', 'barred')
   if f[1] == 'open' then leave(job) end
   if f[1] == 'leased' then redis.call('ZREM', P .. 'until', job) end
   if f[1] == 'pending' or f[1] == 'sending' then
@@ -132,7 +144,7 @@ local function quit_state(job)
   end
   if f[3] and f[3] ~= '' then redis.call('SREM', P .. 'held:' .. f[3], job) end
   count(f[2], f[1], -1)
-  return f[2], f[4], f[5], f[6], f[7], f[8]
+  return f[2], f[4], f[5], f[6], f[7], f[8], f[9]
 end
 
 -- Puts a job of this queue into a state, and sets other fields with it.
@@ -236,14 +248,15 @@ local function exists(job)
   return redis.call('EXISTS', P .. 'job:' .. job) == 1
 end
 
--- What a closed job leaves behind.
-local function marker_of(how, queue, verdict, by, made, now)
-  return cjson.encode({how = how, queue = queue, verdict = verdict, by = by, made = made, at = now})
+-- What a closed job leaves behind; `knew` are all who have had to do with it.
+local function marker_of(how, queue, verdict, by, knew, made, now)
+  return cjson.encode({how = how, queue = queue, verdict = verdict, by = by, knew = knew, made = made, at = now})
 end
 
 -- Ends a job: only its marker stays. Tickets stay a while, so that a verdict can be withdrawn.
 local function close(job, how, verdict, by, made, now, keep_ms, ticket_ms)
-  local queue, _, late, print, language, hashes = quit_state(job)
+  local queue, _, late, print, language, hashes, barred = quit_state(job)
+  local knew = with_person(barred, by)
   if late == '1' then count(queue, 'late', -1) end
   for _, member in ipairs(redis.call('SMEMBERS', P .. 'members:' .. job)) do
     redis.call('PEXPIRE', P .. 'ticket:' .. member, ticket_ms)
@@ -255,7 +268,7 @@ local function close(job, how, verdict, by, made, now, keep_ms, ticket_ms)
   redis.call('ZREM', P .. 'due', job)
   like('SREM', job, queue, hashes)
   redis.call('DEL', P .. 'job:' .. job, P .. 'members:' .. job, P .. 'notes:' .. job)
-  redis.call('SET', P .. 'closed:' .. job, marker_of(how, queue, verdict, by, made, now), 'PX', keep_ms)
+  redis.call('SET', P .. 'closed:' .. job, marker_of(how, queue, verdict, by, knew, made, now), 'PX', keep_ms)
   flow(queue, 'closed', now)
 end
 
@@ -272,7 +285,8 @@ local function settle(job, member, made, verdict, by, now, keep_ms, ticket_ms)
       if known == made then return end
     end
     list[#list + 1] = made
-    redis.call('SET', P .. 'closed:' .. job, marker_of('verdict', old.queue, verdict, by, list, now), 'PX', keep_ms)
+    local knew = with_person(old.knew, by)
+    redis.call('SET', P .. 'closed:' .. job, marker_of('verdict', old.queue, verdict, by, knew, list, now), 'PX', keep_ms)
     return
   end
   if redis.call('SREM', P .. 'members:' .. job, member) == 0 then return end

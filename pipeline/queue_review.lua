@@ -20,15 +20,7 @@ end
 if not mine then return 0 end
 
 local function bar(who)
-  local barred = redis.call('HGET', P .. 'job:' .. job, 'barred')
-  local list = {}
-  for other in string.gmatch(barred, '[^,]+') do
-    if other == who then return end
-    list[#list + 1] = other
-  end
-  list[#list + 1] = who
-  table.sort(list)
-  change(job, 'barred', table.concat(list, ','))
+  change(job, 'barred', with_person(redis.call('HGET', P .. 'job:' .. job, 'barred'), who))
 end
 
 -- Who let go of a job does not hold it any more; a newer lease is somebody else's.

@@ -1,6 +1,6 @@
 -- Applies a verdict of the log to its job.
 -- ARGV: partition, offset, job, keep_ms, ticket_ms, what, then by what:
---   ignore: nothing; progress: part, need, barred, saw (JSON); close: verdict, by, JSON of [member, decision] pairs
+--   ignore: 1 where its job is to be opened again, then, of a golden job, person and decision; progress: part, need, barred, saw (JSON); close: verdict, by, JSON of [member, decision] pairs
 -- Returns 1 where it was this record's turn.
 
 local partition, offset, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -27,5 +27,7 @@ elseif what == 'ignore' and exists(job) then
   local golden = redis.call('HGET', P .. 'job:' .. job, 'part') == 'golden'
   if (ARGV[7] == '1' or golden) and (state == 'sent' or state == 'sending') then open_again(job) end
 end
+-- An emptied Redis has forgotten who has met which known item.
+if what == 'ignore' and ARGV[8] ~= '' then redis.call('SADD', P .. 'met:' .. ARGV[8], ARGV[9]) end
 advance(partition, string.format('%d', offset + 1))
 return 1

@@ -22,10 +22,12 @@ from pipeline.messages import ReviewEvent, Ticket, Verdict
 from pipeline.review import (
     AGEING_PER_HOUR,
     LANES,
+    NEAR,
     Bucket,
     Job,
     Lane,
     Person,
+    bands,
     differ,
     open_to,
 )
@@ -40,10 +42,7 @@ KEEP: Final = timedelta(days=180)
 WITHDRAWABLE: Final = timedelta(days=7)
 #: How many tickets one script call projects; a claim waits no longer than such a call.
 RUN: Final = 16
-#: Media whose perceptual hashes differ in at most so many bits look alike.
-NEAR: Final = 5
-#: The places in a hash by which `queue.lua` keeps jobs, and how many jobs of one such place are looked at.
-_BANDS: Final = ((0, 3), (3, 6), (6, 9), (9, 12), (12, 14), (14, 16))
+#: How many jobs that agree in one band of a perceptual hash are looked at.
 _CANDIDATES: Final = 64
 #: How many keys are deleted at once.
 _BATCH: Final = 1000
@@ -121,6 +120,7 @@ class Marker:
     verdict_id: str
     by: str
     made: tuple[str, ...]
+    knew: tuple[str, ...]  # who closed it, and whoever was barred from it before
     at: datetime
 
 
@@ -264,10 +264,22 @@ class ReviewQueue:
         return opened
 
     def apply_nothing(
-        self, topic: str, partition: int, offset: int, job_id: str, *, reopen: bool = False
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        job_id: str,
+        *,
+        reopen: bool = False,
+        met: tuple[str, str] | None = None,
     ) -> None:
-        """Pass over a verdict of the log that does not count; `reopen` returns its job to the queue."""
-        self._verdict(topic, partition, offset, job_id, "ignore", int(reopen))
+        """Pass over a verdict of the log that does not count; `reopen` returns its job to the queue.
+
+        `met` is who answered an item of known answers, and its decision: they do not get it again.
+        """
+        person, decision = met or ("", "")
+        rest = (int(reopen), safe(person), decision)
+        self._verdict(topic, partition, offset, job_id, "ignore", *rest)
 
     def apply_progress(
         self,
@@ -352,7 +364,7 @@ class ReviewQueue:
             language=(decision.content.language or "") if ticket.event.text else "",
             policies=tuple(dict.fromkeys(answer.policy for answer in event.answers)),
             weight=event.weight or 1,
-            barred=(marker.by,) if marker is not None and marker.by else (),
+            barred=() if marker is None else marker.knew,
         )
 
     def forget(self) -> None:
@@ -468,6 +480,7 @@ class ReviewQueue:
                     verdict_id=said["verdict"],
                     by=unquote(said["by"]),
                     made=tuple(said["made"] or ()),
+                    knew=tuple(unquote(person) for person in said["knew"].split(",") if person),
                     at=datetime.fromtimestamp(said["at"] / 1000, UTC),
                 )
         return None
@@ -504,11 +517,7 @@ class ReviewQueue:
 
         They come without their tickets. Where very many look alike, these are some of them.
         """
-        keys = [
-            f"{PREFIX}alike:{entry.queue}:{number}:{found[first:last]}"
-            for found in entry.hashes
-            for number, (first, last) in enumerate(_BANDS, start=1)
-        ]
+        keys = [f"{PREFIX}alike:{entry.queue}:{band}" for band in bands(entry.hashes)]
         with self._redis.pipeline(transaction=False) as pipe:
             for name in keys:
                 pipe.srandmember(name, _CANDIDATES)
@@ -536,7 +545,7 @@ class ReviewQueue:
         found: list[Entry] = []
         for lane in LANES:
             wanted = count - len(found)
-            names = [name for _, name in self._heads(lane, queue, wanted)]
+            names = self._heads(lane, queue, wanted)
             with self._redis.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.zrange(f"{PREFIX}bucket:{name}", 0, wanted - 1, withscores=True)
@@ -548,7 +557,7 @@ class ReviewQueue:
 
     def buckets(self, lane: Lane) -> list[Bucket]:
         """Return what waits in a lane, by who may take it, the first job's bucket first."""
-        return [Bucket.parse(name) for _, name in self._heads(lane, None, None)]
+        return [Bucket.parse(name) for name in self._heads(lane, None, None)]
 
     def memory_bytes(self) -> int:
         """Return how much memory Redis uses."""
@@ -585,19 +594,28 @@ class ReviewQueue:
             )
         return found
 
-    def _heads(self, lane: Lane, queue: str | None, count: int | None) -> list[tuple[float, str]]:
-        """Return the buckets that stand first, with the keys of their first jobs; without a count all of them."""
-        tops = self._redis.zrange(f"{PREFIX}tops:{lane}", 0, -1)
-        groups = [name.decode() for name in tops]
-        if queue is not None:
-            groups = [group for group in groups if group.partition("|")[0] == queue]
-        # The first so many jobs lie in the first so many buckets of the first so many groups.
+    def _heads(self, lane: Lane, queue: str | None, count: int | None) -> list[str]:
+        """Return the buckets that stand first, and all that stand where the last of them does; without a count all."""
+        found = self._redis.zrange(f"{PREFIX}tops:{lane}", 0, -1, withscores=True)
+        tops = [
+            (name, key)
+            for group, key in found
+            if queue in {None, (name := group.decode()).partition("|")[0]}
+        ]
+        # The first so many jobs lie in the first so many buckets of the first so many groups, or where these stand.
+        names = [f"{PREFIX}heads:{lane}:{group}" for group, _ in _first(tops, count)]
         with self._redis.pipeline(transaction=False) as pipe:
-            for group in groups[:count]:
-                name = f"{PREFIX}heads:{lane}:{group}"
+            for name in names:
                 pipe.zrange(name, 0, -1 if count is None else count - 1, withscores=True)
             rows = [row for run in pipe.execute() for row in run]
-        return sorted((score, bucket.decode()) for bucket, score in rows)[:count]
+        if count is not None and len(rows) >= count > 0:
+            last = sorted(score for _, score in rows)[count - 1]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.zrangebyscore(name, last, last, withscores=True)
+                rows = list(dict.fromkeys((*rows, *(row for run in pipe.execute() for row in run))))
+        ordered = sorted(((name.decode(), key) for name, key in rows), key=lambda row: row[::-1])
+        return [name for name, _ in _first(ordered, count)]
 
     def _verdict(
         self, topic: str, partition: int, offset: int, job_id: str, *what: str | int
@@ -697,6 +715,13 @@ def bucket_of(entry: Entry) -> Bucket:
     )
 
 
+def _first(ordered: Sequence[tuple[str, float]], count: int | None) -> list[tuple[str, float]]:
+    """Return the first so many names with their keys, and all that have the key of the last of them."""
+    if count is None or len(ordered) <= count:
+        return list(ordered)
+    return [row for row in ordered if count > 0 and row[1] <= ordered[count - 1][1]]
+
+
 def _counts(raw: Mapping[bytes, bytes]) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in raw.items()}
 
@@ -794,18 +819,23 @@ class Shelf:
         """Keep a text in a drawer, whose whole content can be looked through."""
         self._redis.hset(_SHELF + drawer, name, value)
 
-    def push(self, name: str, value: str, *, keep: int, for_s: int) -> None:
-        """Put a text before the others of this name; the oldest beyond so many are forgotten."""
+    def push(self, names: Iterable[str], value: str, *, keep: int, for_s: int) -> None:
+        """Put a text before the others of each of these names; the oldest beyond so many are forgotten."""
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.lrem(_SHELF + name, 0, value)
-            pipe.lpush(_SHELF + name, value)
-            pipe.ltrim(_SHELF + name, 0, keep - 1)
-            pipe.expire(_SHELF + name, for_s)
+            for name in names:
+                pipe.lrem(_SHELF + name, 0, value)
+                pipe.lpush(_SHELF + name, value)
+                pipe.ltrim(_SHELF + name, 0, keep - 1)
+                pipe.expire(_SHELF + name, for_s)
             pipe.execute()
 
-    def pushed(self, name: str) -> list[str]:
-        """Return the texts that were put under this name, the newest first."""
-        return [value.decode() for value in self._redis.lrange(_SHELF + name, 0, -1)]
+    def pushed(self, names: Iterable[str]) -> list[str]:
+        """Return the texts that were put under these names, each once, the newest of each name first."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.lrange(_SHELF + name, 0, -1)
+            found = [value.decode() for values in pipe.execute() for value in values]
+        return list(dict.fromkeys(found))
 
     def drawer(self, drawer: str) -> dict[str, str]:
         """Return everything in a drawer."""

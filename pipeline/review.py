@@ -225,6 +225,15 @@ def _open(person: Person, name: str, queue: Queue) -> bool:
     return reads and all(skill in person.skills for skill in queue.skills)
 
 
+def leads(person: Person, name: str, queue: Queue, policies: Collection[str] = ()) -> bool:
+    """Return whether this person may touch what others hold in a queue, of jobs about these policies."""
+    named = person.queues is None or name in person.queues
+    if queue.sealed:
+        named = name in person.sealed
+    theirs = person.policies is None or set(policies) <= set(person.policies)
+    return person.lead and named and theirs
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
     """What decides who may take a job; jobs that agree in it wait in one sorted set."""
@@ -271,6 +280,21 @@ class Bucket:
             and (self.need == "reviewer" or person.lead)
             and person.id not in self.barred
         )
+
+
+#: Media whose perceptual hashes differ in at most so many bits look alike.
+NEAR: Final = 5
+#: Two hashes of 64 bits that differ in at most so many agree in one of these places; `queue.lua` has the same.
+_BANDS: Final = ((0, 3), (3, 6), (6, 9), (9, 12), (12, 14), (14, 16))
+
+
+def bands(hashes: Collection[str]) -> list[str]:
+    """Return under which names media with these perceptual hashes are kept, so that those like them are found."""
+    return [
+        f"{number}:{found[first:last]}"
+        for found in hashes
+        for number, (first, last) in enumerate(_BANDS, start=1)
+    ]
 
 
 def differ(some: Collection[str], others: Collection[str]) -> int:

@@ -36,9 +36,13 @@ def duty(site: Here, visit: Who) -> dict[str, Any]:
         entry
         for identity, account in people.items()
         for entry in site.desk.held(account.person(identity))
-        if entry.state == "leased" and (not _sealed(site, entry) or entry.queue in lead.sealed)
+        if entry.state == "leased"
     ]
-    jobs = [_row(site, entry) for entry in (*held, *site.desk.peek(lead, count=_FIRST))]
+    jobs = [
+        _row(site, entry)
+        for entry in (*held, *site.desk.peek(lead, count=_FIRST))
+        if site.desk.leads(lead, entry.queue, entry.policies)
+    ]
     names = [{"id": n, "name": a.name or n} for n, a in sorted(people.items())]
     return {"jobs": jobs, "people": names}
 
@@ -73,7 +77,3 @@ def _row(site: Site, entry: Entry) -> dict[str, Any]:
         "late": entry.late,
         "holder": entry.holder or "",
     }
-
-
-def _sealed(site: Site, entry: Entry) -> bool:
-    return entry.queue in site.desk.queues and site.desk.queues[entry.queue].sealed

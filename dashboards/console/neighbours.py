@@ -1,16 +1,17 @@
-"""What stands beside a job: items with the same media, what the same author sent before, and what became of them.
+"""What stands beside a job: items with such media, what the same author sent before, and what became of them.
 
 An item is known here once it was handed out. Nothing of a sealed queue is remembered, nor shown beside one; beside an
 item of known answer nothing is shown that would tell it.
 """
 
+from collections.abc import Iterable
 from datetime import UTC
 from typing import Any, Final
 
 from pipeline.desk import Desk
 from pipeline.messages import Decision
 from pipeline.redis import Entry, Shelf
-from pipeline.review import Person, open_to
+from pipeline.review import NEAR, Person, bands, differ, open_to
 
 #: How many are remembered for one medium and one author, how many of them are shown, and for how long.
 _KEPT: Final = 30
@@ -40,30 +41,47 @@ class Neighbours:
         """
         if entry.ticket is None or entry.part == "golden":
             return {"similar": [], "author_before": []}
-        if self._sealed(entry.queue):
+        if self._desk.sealed(entry.queue):
             return {"similar": [], "author_before": []}
         decision = entry.ticket.decision
-        alike = [f"alike:{digest}" for digest in decision.content.media]
+        same = [f"alike:{digest}" for digest in decision.content.media]
+        looks = [f"looks:{band}" for band in bands(entry.hashes)]
         author = [f"author:{decision.author_id}"] if decision.author_id else []
+        like_it = dict.fromkeys(self._shelf.pushed(same), True)
+        # What waits and looks the same stands beside the job anyhow, to be answered with it.
+        like_it |= {job: False for job in self._look_like(entry, looks) if job not in like_it}
+        similar = self._shown(entry, person, like_it, hidden=hidden)
+        before = self._shown(entry, person, self._shelf.pushed(author), hidden=hidden)
         found = {
-            "similar": self._shown(entry, person, alike, hidden=hidden),
-            "author_before": self._shown(entry, person, author, hidden=hidden),
+            "similar": [{**said, "same": like_it[job]} for job, said in similar.items()],
+            "author_before": list(before.values()),
         }
-        for name in (*alike, *author):
-            self._shelf.push(name, entry.job_id, keep=_KEPT, for_s=_FOR_S)
+        self._shelf.push((*same, *author), entry.job_id, keep=_KEPT, for_s=_FOR_S)
+        kept = f"{','.join(entry.hashes)} {entry.job_id}"
+        self._shelf.push(looks, kept, keep=_KEPT, for_s=_FOR_S)
         return found
 
+    def _look_like(self, entry: Entry, names: list[str]) -> list[str]:
+        """Return the jobs whose media look like those of this one, the most alike first."""
+        found = []
+        for kept in self._shelf.pushed(names):
+            hashes, _, job_id = kept.partition(" ")
+            bits = differ(entry.hashes, hashes.split(","))
+            if bits <= NEAR and self._desk.queue.marker(job_id) is not None:
+                found.append((bits, job_id))
+        return [job_id for _, job_id in sorted(found)]
+
     def _shown(
-        self, entry: Entry, person: Person, names: list[str], *, hidden: bool
-    ) -> list[dict[str, Any]]:
-        ids = dict.fromkeys(job for name in names for job in self._shelf.pushed(name))
-        found: list[dict[str, Any]] = []
-        for job_id in ids:
+        self, entry: Entry, person: Person, jobs: Iterable[str], *, hidden: bool
+    ) -> dict[str, dict[str, Any]]:
+        """Return what became of jobs, as far as this person may see it."""
+        found: dict[str, dict[str, Any]] = {}
+        for job_id in jobs:
             if job_id == entry.job_id or len(found) == _SHOWN:
                 continue
             said = self._became(job_id, person, hidden=hidden)
             if said is not None:
-                found.append(said)
+                found[job_id] = said
         return found
 
     def _became(self, job_id: str, person: Person, *, hidden: bool) -> dict[str, Any] | None:
@@ -91,7 +109,7 @@ class Neighbours:
     def _may(self, person: Person, queue: str, policies: tuple[str, ...]) -> bool:
         """Return whether a person may see, and wants to see, an item of this queue and these policies."""
         return (
-            not self._sealed(queue)
+            not self._desk.sealed(queue)
             and queue in open_to(person, self._desk.queues)
             and not set(policies) & set(person.opt_outs)
             and (person.policies is None or set(policies) <= set(person.policies))
@@ -102,6 +120,3 @@ class Neighbours:
         known = self._desk.policies().by_name
         why = known[decision.notice].title if decision.notice and decision.notice in known else ""
         return f"{_DONE[decision.action.value]} {by}" + (f": {why}" if why else "")
-
-    def _sealed(self, queue: str) -> bool:
-        return queue in self._desk.queues and self._desk.queues[queue].sealed

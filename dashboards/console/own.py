@@ -90,8 +90,7 @@ def _own_figures(site: Site, visit: Visit) -> list[dict[str, str]] | None:
 def _borne(site: Site, identity: str, account: Account) -> dict[str, Any]:
     found = site.desk.exposure(account.person(identity))
     today = found.get("day") == datetime.now(UTC).date().isoformat()
-    rest = found.get("rest")
-    ends = None if rest is None else datetime.fromtimestamp(float(rest) / 1000, UTC)
+    ends = site.desk.rests_until(account.person(identity))
     own = site.shelf.get(f"break:{identity}")
     if own is not None:
         ends = datetime.fromisoformat(own)

@@ -12,8 +12,7 @@ from pipeline.redis import Entry
 
 def shown(site: Site, visit: Visit, entry: Entry) -> dict[str, Any]:
     """Return a job that this person holds as its page shows it; that it was shown is written down first."""
-    sealed = entry.queue in site.desk.queues and site.desk.queues[entry.queue].sealed
-    what = "viewed_sealed" if sealed else "viewed"
+    what = "viewed_sealed" if site.desk.sealed(entry.queue) else "viewed"
     site.audit(visit.id, what, job_id=entry.job_id, detail=f"queue {entry.queue}")
     hidden = blind(entry.job_id, site.blind)
     policies = site.desk.policies()

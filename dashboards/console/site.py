@@ -15,7 +15,7 @@ from dashboards.console.wishes import Wishes
 from pipeline import kafka
 from pipeline.audit import audit_record
 from pipeline.config import Settings
-from pipeline.desk import Desk, open_desk
+from pipeline.desk import Desk, Rules, open_desk
 from pipeline.messages import PEOPLE
 from pipeline.people import ROLES, Account, Accounts
 from pipeline.redis import Shelf
@@ -87,7 +87,8 @@ def open_site(settings: Settings) -> Site:
         PolicyError: the policies cannot be read.
         RefusedError: sign-in by a provider is set up wrongly.
     """
-    desk = open_desk(settings)
+    rules = Rules(lease=timedelta(seconds=settings.console.lease_s), golden=settings.console.golden)
+    desk = open_desk(settings, rules)
     invitation = settings.console.invitation
     return Site(
         desk=replace(desk, policies=_in_turn(desk.policies)),

@@ -104,8 +104,16 @@ def claim(job: str | None, *, count: int, person: "Person", as_json: bool) -> No
 
     Exit codes: 0 got some, 1 got none, 2 wrong use.
     """
+    from pipeline.audit import audit_record
+
     with _desk() as desk:
         handed = desk.claim(person, count=count, only=job)
+        for entry in handed.entries:
+            if desk.sealed(entry.queue):
+                told = f"queue {entry.queue}, on the command line"
+                desk.log.place(
+                    [audit_record(person.id, "viewed_sealed", job_id=entry.job_id, detail=told)]
+                )
         _show(desk, handed.entries, as_json=as_json)
     if not handed.entries:
         said = {
@@ -158,6 +166,31 @@ def resolve(
     with _desk() as desk:
         verdict = desk.resolve(person, job, lease, said, at_once=True)
     click.echo(f"verdict {verdict.verdict_id}")
+
+
+@command.command()
+@click.argument("job")
+@click.argument("answers", nargs=-1)
+@click.option("--note", default="", help="A note.")
+@_somebody
+def withdraw(job: str, answers: tuple[str, ...], *, note: str, person: "Person") -> None:
+    """Put ANSWERS in the place of those that closed JOB: one's own, or, for a lead, anybody's."""
+    from pipeline.desk import Answers
+
+    with _desk() as desk:
+        said = Answers(answers=tuple(_answer(text) for text in answers), note=note)
+        verdict = desk.withdraw(person, job, said)
+    click.echo(f"verdict {verdict.verdict_id} takes the place of {verdict.withdraws}")
+
+
+@command.command()
+@click.argument("decision")
+@click.argument("answers", nargs=-1)
+@_somebody
+def golden(decision: str, answers: tuple[str, ...], *, person: "Person") -> None:
+    """Say which ANSWERS to a reviewed DECISION are right; its like is mixed in among others (WEIR_CONSOLE_GOLDEN)."""
+    with _desk() as desk:
+        desk.golden(person, decision, decision, [_answer(text) for text in answers])
 
 
 @command.command()

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from pipeline.alike import neighbours
 from pipeline.config import environment
 from pipeline.messages import VERDICTS
-from pipeline.redis import NEAR
+from pipeline.review import NEAR
 
 SLOW_MS = 60_000
 LOOK = "00ff13ff00ff5cff"

@@ -523,7 +523,7 @@ def test_a_lead_hands_a_job_to_somebody_else(house: House) -> None:
     with pytest.raises(RefusedError, match="only a lead"):
         house.desk.reassign(BOB, "d1", BOB, "I want it")
     averse = replace(BOB, opt_outs=("weapons",))
-    with pytest.raises(RefusedError, match="may not have this job"):
+    with pytest.raises(RefusedError, match="cannot take this job"):
         house.desk.reassign(LEA, "d1", averse, "try")
     assert house.desk.renew(ANN, "d1", held.lease)
 
@@ -687,8 +687,63 @@ def test_known_answers_are_mixed_in(house: House) -> None:
     assert verdict.part == "golden"
     house.until(lambda: house.queue.entry(entry.job_id) is None)
     assert not mixing.claim(BOB).entries
+    house.lose_redis()
+    house.until(lambda: mixing.claim(BOB).reason == "empty")
     house.made(1)
     assert all(d.open + d.leased + d.waiting == 0 for d in house.desk.stats())
+
+
+def test_whoever_had_to_do_with_an_item_is_not_asked_what_is_known_of_it(house: House) -> None:
+    """Who skipped it, who answered it and who replaced that answer do not get it as an item of known answers."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    cid = Person(id="cid", languages=("en",))
+    [skipped] = house.desk.claim(cid).entries
+    house.desk.skip(cid, "d1", skipped.lease, "I know the author")
+    house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+    house.until(lambda: (m := house.queue.marker("d1")) and house.queue.ticket(m.made[0]))
+    house.desk.withdraw(LEA, "d1", says("allowed"))
+    house.made(2)
+    house.until(lambda: (m := house.queue.marker("d1")) and m.by == "lea")
+    house.desk.golden(LEA, "d1", "d1", says("allowed").answers)
+    mixing = replace(house.desk, rules=replace(house.desk.rules, golden=1.0))
+
+    found = {p.id: len(mixing.claim(p).entries) for p in (cid, ANN, LEA, BOB)}
+
+    assert found == {"cid": 0, "ann": 0, "lea": 0, "bob": 1}
+
+
+def test_a_lead_leads_their_own_queues(house: House) -> None:
+    """Who leads one queue touches no job of another, hands none out, and says nothing of what is known there."""
+    house.arrive(ticket("d1"), ticket("d2"))
+    house.opened("d1")
+    house.opened("d2")
+    elsewhere = replace(LEA, queues=("graphic",))
+    drugs_only = replace(LEA, policies=("drugs",))
+    for lead in (elsewhere, drugs_only):
+        with pytest.raises(RefusedError, match="another lead's"):
+            house.desk.move(lead, "d1", "graphic", "mine now")
+        with pytest.raises(RefusedError, match="another lead's"):
+            house.desk.reassign(lead, "d1", BOB, "for him")
+    house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+    house.until(lambda: (m := house.queue.marker("d1")) and house.queue.ticket(m.made[0]))
+    right = says("violates").answers
+    with pytest.raises(RefusedError, match="another lead's"):
+        house.desk.golden(elsewhere, "d1", "d1", right)
+    with pytest.raises(RefusedError, match="only its author or a lead"):
+        house.desk.withdraw(elsewhere, "d1", says("allowed"))
+    with pytest.raises(RefusedError, match="was not reviewed in the job"):
+        house.desk.golden(LEA, "d1", "d2", right)
+    sealed = replace(house.desk, queues={**QUEUES, "weapons": Queue(sealed=True)})
+    named = replace(LEA, sealed=("weapons",))
+    with pytest.raises(RefusedError, match="is sealed"):
+        sealed.golden(named, "d1", "d1", right)
+    with pytest.raises(RefusedError, match="only its author or a lead"):
+        sealed.withdraw(LEA, "d1", says("allowed"))
+    with pytest.raises(RefusedError, match="is sealed"):
+        sealed.move(LEA, "d2", "graphic", "mine now")
 
 
 def test_desk_refuses_what_is_not_said_or_not_allowed(house: House) -> None:

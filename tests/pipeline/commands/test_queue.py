@@ -11,6 +11,7 @@ from pipeline import kafka
 from pipeline.cli import main
 from pipeline.config import Kafka
 from pipeline.messages import (
+    AUDIT,
     REVIEWS,
     TICKETS,
     VERDICTS,
@@ -125,3 +126,42 @@ def test_a_shift_on_the_command_line(services: Kafka) -> None:
     assert "two who looked" in run("figures").stdout
     nothing = CliRunner().invoke(main, ["policy", "offered"])
     assert (nothing.exit_code, nothing.stderr) == (1, "no overturned appeal is on the log\n")
+
+
+def test_after_the_answer_on_the_command_line(services: Kafka) -> None:
+    """A closed job's answers are replaced, or said to be right; who takes a job of a sealed queue leaves a trace."""
+    before = ticket("done", 0.8)
+    made = before.decision.model_copy(
+        update={
+            "decision_id": "made",
+            "supersedes": "done",
+            "decided_by": "person",
+            "reviewer": "ann",
+            "verdict_id": "v1",
+            "review": None,
+        }
+    )
+    told = (before, before.model_copy(update={"decision": made}), ticket("open", 0.4))
+    producer = kafka.Producer(services)
+    producer.place(
+        [Outgoing(topic=TICKETS, key=b"same", value=t.model_dump_json().encode()) for t in told]
+    )
+    producer.close()
+    assert json.loads(run("rebuild", "--yes", "--json").stdout)["jobs"] == 1
+    lea = ("--as", "lea", "--lead")
+
+    only_author = run("withdraw", "done", "gambling=allowed", "--as", "bob", code=1).output
+    replaced = run("withdraw", "done", "gambling=allowed", "--as", "ann").stdout
+    not_closed = run("golden", "open", "gambling=allowed", *lea, code=1).output
+    run("golden", "done", "gambling=allowed", *lea)
+    run("move", "open", "minor_safety", "--reason", "a child", *lea)
+    named = ("--as", "sia", "--sealed", "minor_safety", "--skills", "minor-safety")
+    [job] = json.loads(run("claim", *named, "--json").stdout)
+
+    assert "only its author or a lead" in only_author
+    assert replaced.endswith("takes the place of v1\n")
+    assert "not one that was reviewed lately" in not_closed
+    kinds = [json.loads(r.value or b"")["kind"] for r in kafka.read(services, [REVIEWS])]
+    assert sorted(kinds) == ["golden", "moved"]
+    [trace] = [json.loads(r.value or b"") for r in kafka.read(services, [AUDIT])]
+    assert (trace["by"], trace["what"], trace["job_id"]) == ("sia", "viewed_sealed", job["job"])
