@@ -191,11 +191,19 @@ def _visit(site: Site, token: str) -> Visit | None:
     return Visit(id=said["person"], account=account, preferences=wishes, csrf=said["csrf"])
 
 
+def over_tls(request: Request) -> bool:
+    """Return whether people reach the console over TLS, be it by a proxy: then cookies never leave without it."""
+    return request.url.scheme == "https" or site_of(request).url.startswith("https:")
+
+
 def _same_origin(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
         return False
     origin = request.headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    # A proxy may have put its own word for the host.
+    if origin is None or origin == site_of(request).url:
+        return True
+    return urlsplit(origin).netloc == request.headers.get("host")
 
 
 async def _field(request: Request) -> str:

@@ -13,6 +13,7 @@ from dashboards.console import duty, lead, own, sign_in, triage
 from dashboards.console.access import TurnedAwayError, guard
 from dashboards.console.pages import HOUSE, page
 from dashboards.console.site import Site
+from dashboards.console.size import Bounded
 from pipeline.errors import (
     AbortedError,
     KafkaError,
@@ -32,7 +33,8 @@ _NO_PAGES: Final = ("/api/", "/media/", "/lead/stream")
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Without any referrer a browser says of its own forms, too, that they come from nowhere.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
@@ -52,6 +54,8 @@ def console(site: Site) -> FastAPI:
     for room in (sign_in, triage, own, lead, duty):
         app.include_router(room.routes)
     app.mount("/static", StaticFiles(directory=HOUSE / "static"), name="static")
+    # The one that is added last stands outside: a refusal leaves with its headers, too.
+    app.add_middleware(Bounded)
     app.middleware("http")(_with_headers)
     app.add_exception_handler(TurnedAwayError, _turned_away)
     app.add_exception_handler(LeaseLostError, _lost)

@@ -17,6 +17,7 @@ from dashboards.console.site import Site
 from dashboards.console.triage import paused
 from pipeline.errors import RefusedError
 from pipeline.redis import Depth
+from pipeline.review import Person
 from policies.queues import Queue
 
 _EVERY_S: Final = 2.0
@@ -38,11 +39,11 @@ class Stop(BaseModel):
 @routes.get("/lead", name="lead_page")
 def lead_page(request: Request, site: Here, visit: Who) -> Response:
     """Show queues and people; the numbers come by the stream."""
-    return page(request, "lead", visit, state=_state(site))
+    return page(request, "lead", visit, state=_state(site, visit.person))
 
 
 @routes.get("/lead/stream", name="lead_stream", response_class=StreamingResponse)
-async def lead_stream(request: Request, site: Here, _visit: Who, once: bool = False) -> Response:  # noqa: FBT001, FBT002 -- a query parameter
+async def lead_stream(request: Request, site: Here, visit: Who, once: bool = False) -> Response:  # noqa: FBT001, FBT002 -- a query parameter
     """Send the numbers whenever they changed; with `once` they are sent one time."""
 
     async def events() -> AsyncIterator[str]:
@@ -50,7 +51,7 @@ async def lead_stream(request: Request, site: Here, _visit: Who, once: bool = Fa
         for _ in range(int(_STREAM_S / _EVERY_S)):
             if await request.is_disconnected():
                 return
-            state = json.dumps(await run_in_threadpool(_state, site))
+            state = json.dumps(await run_in_threadpool(_state, site, visit.person))
             if state != last:
                 yield f"data: {state}\n\n"
                 last = state
@@ -66,6 +67,8 @@ def pause(body: Stop, site: Here, visit: Who) -> dict[str, Any]:
     """Hand out nothing of a queue to people in the console, or go on."""
     if body.queue not in site.desk.queues:
         raise RefusedError(f"there is no queue {body.queue}")
+    if not site.desk.leads(visit.person, body.queue):
+        raise RefusedError(f"the queue {body.queue} is another lead's")
     site.audit(visit.id, "paused" if body.pause else "resumed", detail=body.queue)
     if body.pause:
         site.shelf.put(f"paused:{body.queue}", visit.id)
@@ -81,7 +84,8 @@ def forecast(depth: Depth, queue: Queue, *, elapsed: timedelta) -> int:
     return max(depth.late, depth.open + depth.leased - in_time)
 
 
-def _state(site: Site) -> dict[str, Any]:
+def _state(site: Site, lead: Person) -> dict[str, Any]:
+    """Return the numbers of the queues that are this lead's, and who is there."""
     now = datetime.now(UTC)
     # The flow counts the last full hour and the running one.
     elapsed = timedelta(hours=1, minutes=now.minute, seconds=now.second)
@@ -90,6 +94,8 @@ def _state(site: Site) -> dict[str, Any]:
     rows = []
     for depth in site.desk.stats():
         queue = site.desk.queues[depth.queue]
+        if lead.queues is not None and depth.queue not in (*lead.queues, *lead.sealed):
+            continue
         rows.append(
             {
                 "queue": depth.queue,
@@ -104,6 +110,7 @@ def _state(site: Site) -> dict[str, Any]:
                 "out_an_hour": round(depth.closed / hours, 1),
                 "will_be_late": forecast(depth, queue, elapsed=elapsed),
                 "paused": depth.queue in closed,
+                "may_pause": site.desk.leads(lead, depth.queue),
             }
         )
     return {"queues": rows, "people": _people(site)}
@@ -118,9 +125,8 @@ def _people(site: Site) -> list[dict[str, str]]:
     for identity, account in sorted(people.items()):
         if not REVIEWING & set(account.roles):
             continue
-        rest = site.desk.exposure(account.person(identity)).get("rest", "0")
-        resting = float(rest) / 1000 > datetime.now(UTC).timestamp()
-        resting = resting or identity in breaks
+        rests = site.desk.rests_until(account.person(identity))
+        resting = rests is not None or identity in breaks
         state = "on break" if resting else "available" if identity in here else "away"
         rows.append({"id": identity, "name": account.name or identity, "state": state})
     return rows

@@ -83,7 +83,7 @@ def oidc_begin(request: Request, site: Here) -> Response:
         errand.state,
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=access.over_tls(request),
         max_age=_ERRAND_S,
         path="/sign-in",
     )
@@ -159,7 +159,7 @@ def _welcome(
         access.begin(site, identity, vouched),
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=access.over_tls(request),
         max_age=int(site.session.total_seconds()),
     )
     return answer

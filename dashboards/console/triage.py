@@ -1,5 +1,6 @@
 """The review of jobs: the page, and the calls that it makes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
@@ -99,8 +100,14 @@ def claim(body: Claim, site: Here, visit: Who) -> dict[str, Any]:
     _is_here(site, visit)
     until = site.shelf.get(f"break:{visit.id}")
     if until is not None:
-        return {"jobs": [], "reason": "break", "until": until}
-    held = [e for e in site.desk.held(person) if e.state == "leased" and e.job_id not in body.have]
+        return {"jobs": [], "reason": "break", "until": until, "own": True}
+    rests = site.desk.rests_until(person)
+    if rests is not None:
+        # What the page holds ahead is not for somebody who has just seen too much.
+        give_back(site, visit)
+        return {"jobs": [], "reason": "break", "until": rests.isoformat(), "own": False}
+    theirs = site.desk.held(person)
+    held = [e for e in theirs if e.state == "leased" and e.job_id not in body.have]
     whole = [site.desk.entry(entry.job_id) for entry in held[: body.want]]
     entries = [entry for entry in whole if entry is not None and entry.holder == person.id]
     reason = ""
@@ -108,7 +115,12 @@ def claim(body: Claim, site: Here, visit: Who) -> dict[str, Any]:
         handed = _open_desk(site).claim(person, count=body.want - len(entries))
         entries += handed.entries
         reason = handed.reason
-    return {"jobs": [shown(site, visit, entry) for entry in entries], "reason": reason}
+    return {
+        "jobs": [shown(site, visit, entry) for entry in entries],
+        "reason": reason,
+        # A page that was opened anew knows of no answer that can still be taken back.
+        "last": None if body.have else _last(site, theirs),
+    }
 
 
 @routes.post("/api/renew", name="renew")
@@ -185,7 +197,12 @@ def answer(body: Said, site: Here, visit: Who) -> dict[str, Any]:
         detail = f"verdict {one.verdict.verdict_id}, together with {body.job}"
         site.audit(visit.id, "answered", job_id=one.job_id, detail=detail)
         done.append({"job": one.job_id, "lease": one.verdict.lease})
-    return {"undo_s": site.desk.rules.undo_for.total_seconds(), "also": done, "left": left}
+    return {
+        "undo_s": site.desk.rules.undo_for.total_seconds(),
+        "also": done,
+        "left": left,
+        "rest": site.desk.rests_until(person) is not None,
+    }
 
 
 @routes.post("/api/undo", name="undo")
@@ -253,6 +270,20 @@ def end_break(site: Here, visit: Who) -> dict[str, Any]:
     """End one's own break."""
     site.shelf.drop(f"break:{visit.id}")
     return {}
+
+
+def _last(site: Site, held: Sequence[Entry]) -> dict[str, Any] | None:
+    """Return the job that was answered last, as long as it can be taken back."""
+    found = [
+        (verdict.decided_at, entry)
+        for entry in held
+        if entry.state == "pending" and (verdict := site.desk.queue.pending(entry.job_id))
+    ]
+    if not found:
+        return None
+    at, entry = max(found, key=lambda one: one[0])
+    left = at + site.desk.rules.undo_for - datetime.now(UTC)
+    return {"job": entry.job_id, "lease": entry.lease, "undo_s": max(0.0, left.total_seconds())}
 
 
 def give_back(site: Site, visit: Visit) -> None:

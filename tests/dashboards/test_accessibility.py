@@ -4,6 +4,7 @@ With `WEIR_TEST_SCREENSHOTS=FOLDER` a picture of each view is put there, to be l
 """
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def views(house: Any, page: Page) -> list[str]:
         found += faults(page, f"dialog-{dialog[1:]}")
         page.keyboard.press("Escape")
     page.evaluate("document.querySelector('#lost').showModal()")
+    page.locator("#kept").evaluate("box => (box.value = 'The serial number is filed off.')")
     found += faults(page, "dialog-lost")
     for path in ("lead", "wellbeing", "own", "nowhere"):
         page.goto(f"/{path}")
@@ -108,6 +110,7 @@ def fill(house: Any) -> None:
     for name in ("three", "four"):
         asked = {"questions": CLAUSES} if name == "three" else {}
         house.put(name, text="For sale again.", picture=PICTURE, looks=(LOOK,), **asked)
+    house.set(undo_for=timedelta(seconds=10))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

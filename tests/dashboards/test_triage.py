@@ -7,9 +7,10 @@ from playwright.sync_api import Page, Request, expect
 
 from dashboards.console.sheet import blind
 from pipeline.messages import PEOPLE, REVIEWS
+from pipeline.people import add
 from pipeline.review import Person
 
-#: The account `all` has the same for its name.
+#: Stored words that would change the page's title if they ever ran.
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
 RATIONALE = {"clause": "W1", "text": f"A pistol. {MARKUP}", "supported": True}
 
@@ -151,6 +152,9 @@ def test_stored_markup_is_words(house: Any) -> None:
     report = {"category": MARKUP, "text": MARKUP}
     house.put("one", text=MARKUP, rationale=RATIONALE, author=MARKUP, reports=[report])
     house.site.desk.note(Person(id="lea", roles=frozenset({"lead"})), "one", MARKUP)
+    accounts = house.site.accounts
+    whole = accounts.find("all")
+    add(accounts.path, "all", whole.model_copy(update={"name": MARKUP}))
     errors: list[str] = []
     page = house.page("all", "/own")
     page.on("console", lambda message: errors.append(message.text))
@@ -172,6 +176,7 @@ def test_stored_markup_is_words(house: Any) -> None:
         expect(page.locator("body")).to_contain_text(MARKUP, timeout=60_000)
         page.wait_for_timeout(200)
         assert page.title() == f"{title} · Weir"
+    add(accounts.path, "all", whole)
     assert errors == []
 
 

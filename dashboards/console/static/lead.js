@@ -46,7 +46,8 @@ function show(state) {
         live.textContent = error.message;
       }
     });
-    cell(row, queue.paused ? "paused " : "").append(button);
+    const handing = cell(row, queue.paused ? "paused " : "");
+    if (queue.may_pause) handing.append(button);
     if (queue.queue === focused) button.focus();
   }
   people.replaceChildren(

@@ -29,9 +29,12 @@ async function fill() {
     try {
       const have = hands.map((job) => job.job).concat(last ? [last.job.job] : []);
       const said = await call("/api/claim", { have, want: 2 - hands.length });
-      for (const job of said.jobs) {
-        hands.push({ ...job, answers: [], note: "" });
+      if (said.reason === "break") {
+        veil.close();
+        hands.length = 0;
       }
+      hands.push(...said.jobs.map(fresh));
+      if (said.last && !last) recall(said.last);
       veil.prepare(hands);
       if (at("job").hidden || hands.length === said.jobs.length) show(said);
     } catch (error) {
@@ -42,6 +45,17 @@ async function fill() {
     }
   })();
   return filling;
+}
+
+const fresh = (job) => ({ ...job, answers: [], note: "" });
+
+// What was answered before the page was opened anew, and still waits.
+function recall({ job, lease, undo_s }) {
+  last = { job: { job, lease }, sent: Promise.resolve(), also: [] };
+  const mine = last;
+  at("undo").disabled = false;
+  say(`Your last answer waits. u takes it back within ${Math.ceil(undo_s)} s.`);
+  setTimeout(() => forget(mine), undo_s * 1000);
 }
 
 const NOTHING = {
@@ -60,9 +74,9 @@ function show(said = {}) {
     const resting = said.reason === "break";
     const until = said.until && new Date(said.until).toLocaleTimeString([], { timeStyle: "short" });
     at("nothing").textContent = resting
-      ? `You are on a break${until ? ` until ${until}` : ": what you have seen was much"}. Nothing comes to you.`
+      ? `You are on a break${until ? ` until ${until}` : ""}${said.own ? "" : ": what you have seen was much"}. Nothing comes to you.`
       : (NOTHING[said.reason] ?? said.reason ?? "Looking for your next item …");
-    at("back").hidden = !(resting && until);
+    at("back").hidden = !(resting && said.own);
     at("again").hidden = resting || !said.reason;
     show.timer = setTimeout(fill, LOOK_AGAIN_MS);
     return;
@@ -145,13 +159,16 @@ function mark() {
   at("near").open = all.length > 0;
 }
 
-// Items with the same media: what they say may differ, so each is answered by itself.
+// Items with the same media, or such as look the same, and what was decided: what they say may differ.
 function alike(job) {
   const count = job.similar.length;
   at("alike").hidden = !count;
   at("alike").open = false;
-  at("alike-count").textContent = count === 1 ? "1 other item with the same media" : `${count} other items with the same media`;
-  at("alike-items").replaceChildren(...job.similar.map((item) => made("li", became(item))));
+  const how = job.similar.every((item) => item.same) ? "with the same media" : count === 1 ? "that looks the same" : "that look the same";
+  at("alike-count").textContent = `${count} other ${count === 1 ? "item" : "items"} ${how}`;
+  at("alike-items").replaceChildren(
+    ...job.similar.map((item) => made("li", `${became(item)}${item.same ? "" : " (not the same bytes)"}`)),
+  );
 }
 
 function before(job) {
@@ -293,6 +310,8 @@ function answer(...answers) {
       const less = known.left.length ? ` ${known.left.length} marked ones were not: ${known.left[0].why}.` : "";
       say(`Answered${more}. u takes it back within ${Math.round(known.undo_s)} s.${less}`, less ? 10_000 : 4000);
       setTimeout(() => forget(mine), known.undo_s * 1000);
+      // What has been handed out meanwhile goes back.
+      if (known.rest) Promise.resolve(filling).then(fill);
     },
     (error) => {
       forget(mine);
@@ -326,12 +345,20 @@ async function undo() {
       await call("/api/undo", other);
       await call("/api/release", other);
     }
-    again(mine.job);
-    put(mine.job);
+    const job = mine.job.questions ? mine.job : await whole_again(mine.job.job);
+    if (job) {
+      again(job);
+      put(job);
+    }
     say("Taken back.");
   } catch (error) {
     say(error.lost ? "Too late: the answer is on its way." : error.message);
   }
+}
+
+async function whole_again(id) {
+  const said = await call("/api/claim", { have: hands.map((job) => job.job), want: 1 });
+  return said.jobs.map(fresh).find((job) => job.job === id);
 }
 
 // An answer that was taken back, or not taken, is asked for anew.
@@ -435,7 +462,7 @@ async function rest() {
   try {
     const said = await call("/api/break", { minutes: 10 });
     hands.length = 0;
-    show({ reason: "break", until: said.until });
+    show({ reason: "break", until: said.until, own: true });
   } catch (error) {
     say(error.message);
   }

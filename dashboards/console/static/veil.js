@@ -38,6 +38,14 @@ export class Veil {
       for (const kind of ["pointerup", "pointerleave", "pointercancel"]) {
         button.addEventListener(kind, () => this.close());
       }
+      for (const [kind, act] of [["keydown", () => this.reveal()], ["keyup", () => this.close()]]) {
+        button.addEventListener(kind, (event) => {
+          if (event.key !== " " && event.key !== "Enter") return;
+          event.preventDefault();
+          if (!event.repeat) act();
+        });
+      }
+      button.addEventListener("blur", () => this.close());
     } else {
       button.addEventListener("click", () => this.press());
     }
@@ -59,7 +67,7 @@ export class Veil {
   }
 
   draw(links, how) {
-    frame.classList.toggle("grey", this.setup.grey && how === "clear");
+    frame.classList.toggle("grey", this.setup.grey);
     if (!links.length) {
       const none = document.createElement("p");
       none.textContent = "No media: the words alone.";
