@@ -18,7 +18,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -99,7 +99,7 @@ class PoolOptions:
 class JudgeActor(Judge):
     """A classifier in a process of its own."""
 
-    def __init__(self, spec: ClassifierSpec, idle_s: float, threads: int) -> None:
+    def __init__(self, *, spec: ClassifierSpec, threads: int, idle_s: float) -> None:
         # Ray allows an actor without CPUs of its own one thread; the number must stand before torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(threads)  # noqa: TID251 -- written for torch, not read
         super().__init__(load(spec), watch=Watch(idle_s, _leave), node=_own_node(), borrow=_borrow)
@@ -108,13 +108,7 @@ class JudgeActor(Judge):
 class PreparerActor(Preparer):
     """A preparer of media in a process of its own."""
 
-    def __init__(
-        self,
-        access: Access,
-        bounds: Bounds,
-        read_text: bool,  # noqa: FBT001 -- Ray hands arguments on by place
-        idle_s: float,
-    ) -> None:
+    def __init__(self, *, access: Access, bounds: Bounds, read_text: bool, idle_s: float) -> None:
         super().__init__(
             open_stores(access),
             bounds,
@@ -159,7 +153,7 @@ class _Role:
 
     actor: Any
     name: str
-    arguments: tuple[Any, ...]
+    arguments: Mapping[str, Any]
     least: int
     num_gpus: float = 0.0
     #: Whether all pipeline processes use the same; what is not shared ends with its handle.
@@ -202,7 +196,7 @@ class RayHands:
             scheduling_strategy="SPREAD",
         )
         try:
-            return chosen.remote(*as_role.arguments, idle_s)
+            return chosen.remote(**as_role.arguments, idle_s=idle_s)
         except (RayError, ValueError) as error:
             # Another process took the name at the same moment, or the head is gone: tried again after a while.
             return _Nobody(str(error))
@@ -284,7 +278,7 @@ def _roles(
         f"classifier-{index}": _Role(
             actor=judge,
             name=f"classifier:{spec.name}:{of_classifier(spec)}:{of_code()}",
-            arguments=(spec, threads),
+            arguments={"spec": spec, "threads": threads},
             least=options.sizes.classifiers[0],
             num_gpus=options.num_gpus,
         )
@@ -296,7 +290,7 @@ def _roles(
     roles["preparer"] = _Role(
         actor=preparer,
         name=f"preparer:{told}:{of_code()}",
-        arguments=(access, bounds, options.read_text),
+        arguments={"access": access, "bounds": bounds, "read_text": options.read_text},
         least=options.sizes.preparers[0],
     )
     roles["quarantine"] = replace(roles["preparer"], shared=False, least=1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from tests.data.hostile import photo, saved
 from tests.workers.simulated import QUESTIONS, picture, text
@@ -186,6 +187,19 @@ def test_workers_end_when_nobody_uses_them(opened: Opener, pool_options: PoolOpt
     while look(options) and time.monotonic() < until_s:
         time.sleep(0.3)
     assert not look(options)
+
+
+def test_a_worker_has_its_threads_and_its_time(opened: Opener, pool_options: PoolOptions) -> None:
+    """A classifier computes with as many threads as it is given, and waits for work as long as it may."""
+    seldom = Patience(pulse_s=60.0, silence_s=60.0)
+    options = replace(pool_options, idle_s=60.0, threads=1, patience=seldom)
+    opened(options)
+    [before] = [state for state in look(options) if state.name.startswith("classifier")]
+    actor = ray.get_actor(before.name, namespace=options.namespace)
+    told = actor.__ray_call__.remote(lambda _: os.environ["OMP_NUM_THREADS"])  # noqa: TID251 -- as torch reads it
+    assert ray.get(told, timeout=PATIENCE_S) == "1"
+    time.sleep(2.5)
+    assert before.pid in {state.pid for state in look(options)}
 
 
 OTHER = """
