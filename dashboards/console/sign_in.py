@@ -14,9 +14,11 @@ from dashboards.console.site import GUEST, Site
 from pipeline.errors import RefusedError
 from pipeline.people import Account
 
-#: How often one may try within so long, from one address and for one account.
+#: How often one may try within so long: from one address, for one account from there, and for it from everywhere, which
+#: is more, so that nobody shuts others out by trying their names.
 _TRIES_BY_ADDRESS: Final = 30
-_TRIES_BY_ACCOUNT: Final = 10
+_TRIES_FROM_THERE: Final = 10
+_TRIES_BY_ACCOUNT: Final = 100
 _WINDOW_S: Final = 300
 _TOO_MANY: Final = "Too many tries. Wait five minutes, then try again."
 #: How long somebody may take at the provider, and the cookie that ties the attempt to their browser.
@@ -51,6 +53,7 @@ def sign_in(
     address = request.client.host if request.client else ""
     tries = (
         site.shelf.count(f"tries:address:{address}", within_s=_WINDOW_S) - _TRIES_BY_ADDRESS,
+        site.shelf.count(f"tries:{address}:{identity}", within_s=_WINDOW_S) - _TRIES_FROM_THERE,
         site.shelf.count(f"tries:account:{identity}", within_s=_WINDOW_S) - _TRIES_BY_ACCOUNT,
     )
     if max(tries) > 0:
@@ -59,7 +62,7 @@ def sign_in(
         site.audit(identity, "refused", detail=f"sign-in from {address}")
         wrong = "This name and this password do not belong together."
         return _again(request, 401, wrong, identity)
-    site.shelf.drop(f"tries:account:{identity}")
+    site.shelf.drop(f"tries:{address}:{identity}")
     return _welcome(request, site, identity)
 
 
