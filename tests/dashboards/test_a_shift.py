@@ -331,6 +331,32 @@ def test_media_are_shown_as_a_person_set_it(house: Any) -> None:
     expect(picture).to_have_attribute("alt", clear, timeout=SLOW_MS)
 
 
+def test_a_picture_is_zoomed_by_a_key_and_evidence_in_time_is_named(house: Any) -> None:
+    """Zoom enlarges, arrows move what is zoomed, and again it is as it was; evidence at a second is said in words."""
+    house.put("one", text="one", evidence=[{"media": 0, "time_s": 1.5}])
+    page = house.page("ann")
+    sees(page, "one")
+    expect(page.locator("#frames")).to_have_text("Evidence at 1.5 s")
+    page.keyboard.down(" ")
+    expect(page.locator("#media img")).to_have_attribute(
+        "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
+    )
+    page.locator("#media img").evaluate("picture => picture.decode()")
+
+    looks = "picture => [picture.offsetWidth, picture.parentElement.scrollLeft]"
+    found = []
+    for key in ("z", "ArrowRight", "z"):
+        found.append(page.locator("#media img").evaluate(looks))
+        page.keyboard.press(key)
+    found.append(page.locator("#media img").evaluate(looks))
+    page.keyboard.up(" ")
+
+    (small, _), (large, left), (_, right), again = found
+    assert large > 1.5 * small
+    assert right > left
+    assert again == [small, 0]
+
+
 def test_who_cares_for_people_sees_what_they_bear_and_nobody_else_does(house: Any) -> None:
     """Points, breaks and opt-outs stand on the wellbeing page; the lead's page has none of it."""
     house.put("one", severity="critical")

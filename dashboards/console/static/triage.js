@@ -508,6 +508,7 @@ addEventListener("keydown", (event) => {
     else veil.press();
     return;
   }
+  if (veil.pan(event.key)) return event.preventDefault();
   if (first && pick(event.key)) return event.preventDefault();
   if (Object.hasOwn(KEYS, event.key)) {
     event.preventDefault();

@@ -160,6 +160,14 @@ export class Veil {
     if (this.open) this.idle = setTimeout(() => this.close(), IDLE_MS);
   }
 
+  // Moves what is zoomed; says whether there was something to move.
+  pan(key) {
+    const [across, down] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key] ?? [0, 0];
+    if (!frame.classList.contains("zoomed") || !(across || down)) return false;
+    frame.scrollBy((across * frame.clientWidth) / 4, (down * frame.clientHeight) / 4);
+    return true;
+  }
+
   zoom() {
     frame.classList.toggle("zoomed");
     this.place();
