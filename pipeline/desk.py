@@ -189,6 +189,7 @@ class Desk:
             opened_at=entry.opened,
             revealed_s=said.revealed_s,
             decided_at=self.clock(),
+            sealed=self.sealed(entry.queue),
         )
         self._check(person, ticket, verdict)
         if at_once:
@@ -237,6 +238,7 @@ class Desk:
             saw_model=said.saw_model,
             decided_at=self.clock(),
             withdraws=marker.verdict_id,
+            sealed=self.sealed(marker.queue),
         )
         self._check(person, old, verdict)
         self.log.place([verdict_record(verdict, old.decision.content_id)])

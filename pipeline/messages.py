@@ -302,6 +302,7 @@ class Verdict(_Door):
     revealed_s: float | None = None
     decided_at: Time
     withdraws: str | None = None
+    sealed: bool = False  # given in a sealed queue: never archived, so that nothing learns from it
 
 
 class ReviewEvent(_Door):

@@ -19,7 +19,8 @@ from dashboards.console.lead import forecast
 from dashboards.console.site import open_site
 from pipeline.care import Budget
 from pipeline.config import Console, Redis, Settings
-from pipeline.messages import REVIEWS, TICKETS
+from pipeline.desk import Answers
+from pipeline.messages import REVIEWS, TICKETS, VerdictAnswer
 from pipeline.redis import Depth, Projected
 from pipeline.review import Person, job_of
 from policies.queues import Queue
@@ -421,6 +422,14 @@ def test_a_sealed_queue_is_for_people_named_for_it_and_every_view_is_logged(hous
     assert [e.job_id for e in house.site.desk.peek(lea)] == []
     views = [(e["by"], e["what"], e["job_id"]) for e in house.seen() if e["what"][:6] == "viewed"]
     assert views == [("ann", "viewed", "other"), ("all", "viewed_sealed", "sealed")]
+    said = Answers(answers=(VerdictAnswer(policy="weapons", answer="allowed"),))
+    for name, job in {"ann": "other", "all": "sealed"}.items():
+        person = house.site.accounts.find(name).person(name)
+        house.site.desk.resolve(person, job, found[name][job]["lease"], said)
+    assert {job: house.verdict(job)["sealed"] for job in ("other", "sealed")} == {
+        "other": False,
+        "sealed": True,
+    }
 
 
 def test_how_jobs_are_handed_out_is_configured(redis_url: str) -> None:
