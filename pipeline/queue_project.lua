@@ -104,6 +104,10 @@ local function apply(item, ticket)
     elseif redis.call('SCARD', P .. 'members:' .. root) > 1 then
       redis.call('SREM', P .. 'members:' .. root, supersedes)
       redis.call('DEL', P .. 'ticket:' .. supersedes)
+      -- The job is shown by a decision that it still answers.
+      if redis.call('HGET', P .. 'job:' .. root, 'decision') == supersedes then
+        redis.call('HSET', P .. 'job:' .. root, 'decision', redis.call('SRANDMEMBER', P .. 'members:' .. root))
+      end
     else
       redis.call('SET', P .. 'of:' .. item.decision, root, 'PX', keep_ms)
       close(root, 'superseded', '', '', {}, now, keep_ms, ticket_ms)

@@ -757,6 +757,38 @@ def test_few_that_stand_first_are_the_first_of_all(redis_url: str) -> None:
     queue.close()
 
 
+def test_a_job_is_shown_by_what_it_still_answers(redis_url: str) -> None:
+    """Where the first of several decisions of one job needs nobody any more, it is handed out with another."""
+    queue = ReviewQueue(redis_url)
+    queue.configure(QUEUES)
+    queue.begin(TOPIC, 0, 0)
+    shared = Job(
+        decision_id="",
+        queue="weapons",
+        language="",
+        policies=("weapons",),
+        weight=1,
+        harm=1.0,
+        reason="band",
+        born=START,
+        due=START + timedelta(hours=9),
+        print="same",
+    )
+    one, two, three = (replace(shared, decision_id=f"d{n}") for n in (1, 2, 3))
+    told = (
+        Projected(offset=0, ticket=ticket(one), job=one),
+        Projected(offset=1, ticket=ticket(two), job=two),
+        Projected(offset=2, ticket=ticket(three, supersedes="d1"), job=None),
+    )
+    queue.project(TOPIC, 0, start=0, end=3, tickets=told)
+
+    [entry] = queue.claim(PEOPLE[0], QUEUES, budget=BUDGET).entries
+
+    assert entry.ticket is not None
+    assert entry.ticket.decision.decision_id == entry.decision_id == "d2"
+    queue.close()
+
+
 def test_queue_agrees_with_model(machine: type[Machine]) -> None:
     """Whatever happens in whatever order, the queue in Redis is what the plain model says."""
     run_state_machine_as_test(
