@@ -26,8 +26,15 @@ _OURS: Final = """decided_by = 'pipeline' AND fault IS NULL AND decided_at >= TI
 _COUNTS: Final = """SELECT f.question AS question, f.outcome AS outcome, surface, language, regions, count(*) AS count
  FROM (SELECT surface, language, regions, unnest(findings) AS f FROM decisions WHERE {ours})
  WHERE f.status = 'live' GROUP BY ALL"""
-_VERDICTS: Final = """SELECT decision_id, part, answers, decided_at FROM verdicts WHERE part <> 'golden'
- AND verdict_id NOT IN (SELECT withdraws FROM verdicts WHERE withdraws IS NOT NULL) ORDER BY decided_at"""
+#: The verdicts that stand: golden ones say nothing about uploads, and one that its reviewer or a lead replaced no more.
+STANDING: Final = """(SELECT v.* FROM verdicts v WHERE v.part <> 'golden'
+ AND NOT EXISTS (SELECT 1 FROM verdicts later WHERE later.withdraws = v.verdict_id
+  AND (later.reviewer = v.reviewer OR later.part = 'adjudication'))
+ AND NOT EXISTS (SELECT 1 FROM verdicts old WHERE old.verdict_id = v.withdraws
+  AND old.reviewer <> v.reviewer AND v.part <> 'adjudication'))"""
+_VERDICTS: Final = (
+    f"SELECT decision_id, part, answers, decided_at FROM {STANDING} ORDER BY decided_at"  # noqa: S608 -- our own words
+)
 _DECISIONS: Final = """SELECT decision_id, content_id, media, text, surface, language, regions, findings,
  review_questions, review_propensities, decided_at FROM decisions
  WHERE {ours} AND decision_id IN (SELECT decision_id FROM verdicts) ORDER BY decided_at"""

@@ -30,6 +30,7 @@ _FINDING: Final = pa.struct(
         "score": pa.float64(),
         "probability": pa.float64(),
         "whole": pa.float64(),
+        "whole_score": pa.float64(),
         "low": pa.float64(),
         "high": pa.float64(),
         "calibration": pa.string(),

@@ -1,10 +1,10 @@
 """What an edit of the policies would do, in figures: flips, hours of reviewers, and what people would call wrong."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.backtest import Redecided, action_of
+from pipeline.recalibrating import Meaning
 from pipeline.refitting import Unfitted
-from pipeline.reliability import Figure, wilson
+from pipeline.reliability import Figure, score_interval
 from pipeline.sampling import Sampled
 from pipeline.stored import Coded, Flags, Numbers, Stored, questions
 from policies.schema import Action, PolicySet
@@ -31,6 +32,13 @@ class Flip:
     after: str
     count: int
     examples: tuple[str, ...]
+
+
+class Judged(NamedTuple):
+    """What people found in an upload, and the chance with which it came to them."""
+
+    violates: bool
+    chance: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +83,17 @@ class Report:
     jobs_before: int
     jobs_after: int
     minutes_a_job: float
-    #: Of what would be removed and people have judged, the share that they allowed.
+    #: Of what would be removed, the share that is allowed: of what people have judged, each by its chance of having
+    #: come to them.
     wrong_removals: Figure
     removals_judged: int
-    #: Of what people called a violation, the share that would pass with nobody looking.
+    #: Of the violations, the share that would pass with nobody looking: of those that people found, in the same way.
     missed: Figure
     violations_judged: int
     #: Live questions without one fresh calibration among the stored answers, though their policy lets them act.
     not_fresh: tuple[str, ...]
+    #: What stored scores were taken to mean, by question and classifier; without the questions that were asked anew.
+    meanings: tuple[Meaning, ...] = ()
     #: Where questions were asked anew; every count above is an estimate then.
     estimates: Estimates | None = None
 
@@ -127,6 +138,8 @@ class Report:
         ):
             if not count:
                 plain[name] = None
+        for one in plain["meanings"]:
+            one["fitted_at"] = one["fitted_at"] and one["fitted_at"].isoformat()
         return plain | {"flipped": self.flipped, "review_hours": self.review_hours}
 
 
@@ -135,11 +148,12 @@ def account(
     made: Redecided,
     policies: PolicySet,
     *,
-    verdicts: Mapping[str, bool],
+    verdicts: Mapping[str, Judged],
     minutes_a_job: float,
+    meanings: Sequence[Meaning] = (),
     sampled: tuple[Sampled, Anew] | None = None,
 ) -> Report:
-    """Return what changes; `verdicts` says of decision ids whether people found a violation.
+    """Return what changes; `verdicts` says of decision ids what people found.
 
     With `sampled` the rows are a sample, and `stored` says how many decisions each of them stands for.
     """
@@ -150,9 +164,9 @@ def account(
     known = pc.is_in(stored.decision_ids, value_set=pa.array(verdicts, pa.string()))
     rows = np.flatnonzero(known.to_numpy(zero_copy_only=False))
     judged = [(r, verdicts[stored.decision_ids[r].as_py()]) for r in rows.tolist()]
-    removed = [bad for row, bad in judged if made.ranks[row] == Action.REMOVE.rank]
-    violating = [row for row, bad in judged if bad]
-    passed = [r for r in violating if made.ranks[r] == Action.ALLOW.rank and not looks[r]]
+    removed = [one for row, one in judged if made.ranks[row] == Action.REMOVE.rank]
+    violating = [(row, one) for row, one in judged if one.violates]
+    passed = [made.ranks[r] == Action.ALLOW.rank and not looks[r] for r, _ in violating]
     weights = stored.weights
     return Report(
         decisions=len(stored.group) if sampled is None else sampled[0].of,
@@ -164,11 +178,12 @@ def account(
         jobs_before=round(float(weights[looked].sum())),
         jobs_after=round(float(weights[looks].sum())),
         minutes_a_job=minutes_a_job,
-        wrong_removals=wilson(removed.count(False), len(removed)),
+        wrong_removals=_weighted([not one.violates for one in removed], removed),
         removals_judged=len(removed),
-        missed=wilson(len(passed), len(violating)),
+        missed=_weighted(passed, [one for _, one in violating]),
         violations_judged=len(violating),
         not_fresh=not_fresh(stored, policies),
+        meanings=tuple(meanings),
         estimates=None
         if sampled is None
         else Estimates(
@@ -179,6 +194,15 @@ def account(
             burdened=sampled[0].share(looks & ~looked),
         ),
     )
+
+
+def _weighted(hits: Sequence[bool], of: Sequence[Judged]) -> Figure:
+    """Return the share of hits, each counted as often as its chance says, at the size that unlike chances leave."""
+    if not of:
+        return Figure(value=float("nan"), low=0.0, high=1.0)
+    weights = np.array([1 / one.chance for one in of])
+    share = float(weights[np.array(hits, bool)].sum() / weights.sum())
+    return score_interval(share, float(weights.sum() ** 2 / (weights**2).sum()))
 
 
 def _flips(
@@ -263,8 +287,8 @@ def _share(figure: Figure, count: int, of: str) -> str:
     if not count:
         return f"unknown: people have judged none of {of}"
     return (
-        f"{figure.value:.2%} ({figure.low:.2%} to {figure.high:.2%}, {count} judged; "
-        "people see a chosen part of the uploads, so this is no estimate for all)"
+        f"{figure.value:.2%} ({figure.low:.2%} to {figure.high:.2%}, {count} judged, each counted by its chance of "
+        "coming to people; what cannot come to them, as `audit` draws none of it, is not in it)"
     )
 
 
@@ -290,8 +314,30 @@ def _lines(report: Report) -> list[tuple[str, str]]:
             _share(report.wrong_removals, report.removals_judged, "what would be removed"),
         ),
         ("violations missed", _share(report.missed, report.violations_judged, "the violations")),
+        *_meanings(report.meanings),
         ("not calibrated freshly", ", ".join(report.not_fresh) or "none"),
     ]
+
+
+def _meanings(meanings: Sequence[Meaning]) -> list[tuple[str, str]]:
+    """Return which stored scores mean what the calibration in force says, and which what they meant then."""
+    lines = []
+    renewed = [one for one in meanings if one.fitted_at is not None]
+    if renewed:
+        fits = [
+            f"{one.question} ({one.fitted_at:%Y-%m-%d}{'' if one.fresh else ', stale'})"
+            for one in renewed
+        ]
+        lines.append(("scores by the calibration in force", _listed(fits)))
+    kept = [one.question for one in meanings if one.fitted_at is None]
+    if kept:
+        why = "no calibration of the classifier that answered is in WEIR_CALIBRATIONS"
+        lines.append(("probabilities as decided then", f"{_listed(kept)}: {why}"))
+    return lines
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _range(figure: Figure) -> str:

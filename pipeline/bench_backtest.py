@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.archive import Archive
-from pipeline.backtest import Redecided, Thresholds, action_of, redecide
+from pipeline.backtest import Redecided, action_of, redecide, thresholds_of
+from pipeline.calibration import Calibrations
 from pipeline.config import Store, environment
 from pipeline.decide import Answer, Origin, decide
 from pipeline.messages import DECISIONS, Content, Decision, Source, UploadEvent
+from pipeline.recalibrating import Recalibration
 from pipeline.stored import Stored, questions, read, selected
 from pipeline.synthetic_archive import (
     FEATURES,
@@ -35,11 +37,21 @@ from pipeline.synthetic_archive import (
     write_calibrations,
     write_policies,
 )
+from policies.question import Question
 from policies.schema import Action, PolicySet
+from workers.classifier import Classification
 
 _WORDS: Final = ("none", "review", "acted")
 _ROW: Final = ("offset", "decision_id", "content_id", "language", "context", "media", "text")
-_FINDING: Final = ("question", "score", "probability", "whole", "calibration", "answered_by")
+_FINDING: Final = (
+    "question",
+    "score",
+    "probability",
+    "whole",
+    "whole_score",
+    "calibration",
+    "answered_by",
+)
 #: An archive is looked at as a whole.
 _WHOLE: Final = "9d"
 
@@ -74,20 +86,22 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         old, new = write_policies(root / "old", OLD), write_policies(root / "new", NEW)
-        thresholds = write_calibrations(root / "calibrations", new, now=now)
+        calibrations = write_calibrations(root / "calibrations", new, now=now)
+        thresholds = thresholds_of(calibrations, new)
+        meant = Recalibration(calibrations=calibrations, policies=new, now=now)
         archive = Archive(str(root / "archive"), Store())
         fill(archive, old, count, now=now, advance=lambda n: advance("decisions", n, count))
         advance("backtest", 0, 1)
         told, wall_s, usage = _run(root)
         load = os.getloadavg()[0]
-        stored = read(selected(archive, since=now - timedelta(days=9)), new)
+        stored = read(selected(archive, since=now - timedelta(days=9)), new, meant=meant)
         made = redecide(stored, new, thresholds)
         looked = stored.queues.known()
         changed = (stored.ranks != made.ranks) | (looked != (made.queue >= 0))
         rows = np.unique(np.linspace(0, len(stored.group) - 1, min(sample, count)).astype(int))
         different = 0
         for done, (row, case) in enumerate(zip(rows.tolist(), _cases(archive, rows), strict=True)):
-            different += not _same(row, case, (old, new), (stored, made), thresholds)
+            different += not _same(row, case, (old, new), (stored, made), calibrations)
             advance("compared", done + 1, len(rows))
         part = stored.only(rows)
         whole = redecide(part, new, thresholds)
@@ -153,7 +167,10 @@ def _cases(archive: Archive, rows: NDArray[Any]) -> Iterator[dict[str, Any]]:
         first += len(table)
 
 
-def _decided(case: Mapping[str, Any], policies: PolicySet, thresholds: Thresholds) -> Decision:
+def _decided(
+    case: Mapping[str, Any], policies: PolicySet, calibrations: Calibrations | None = None
+) -> Decision:
+    """Decide one upload on the stored answers, which mean what they meant unless calibrations say otherwise."""
     event = UploadEvent.model_validate(
         {
             "event_id": "e",
@@ -163,15 +180,10 @@ def _decided(case: Mapping[str, Any], policies: PolicySet, thresholds: Threshold
             "context": json.loads(case["context"]),
         }
     )
-    answers = [
-        Answer(
-            **finding,
-            thresholds=thresholds.get((finding["question"], finding["answered_by"]), {})
-            if finding["calibration"] == "fresh"
-            else {},
-        )
-        for finding in case["findings"]
-    ]
+    answers = [Answer(**finding) for finding in case["findings"]]
+    if calibrations is not None:
+        asked = {question.id: question for _, question in questions(policies)}
+        answers = [_renewed(a, asked[a.question], calibrations) for a in answers]
     origin = Origin(
         source=Source(topic="media.uploads", partition=0, offset=case["offset"]),
         decision_id=case["decision_id"],
@@ -180,16 +192,24 @@ def _decided(case: Mapping[str, Any], policies: PolicySet, thresholds: Threshold
     return decide(event, answers, policies, origin=origin, now=datetime.now(UTC))
 
 
+def _renewed(answer: Answer, question: Question, calibrations: Calibrations) -> Answer:
+    if calibrations.find(question, answer.answered_by) is None:
+        return answer
+    said = Classification(question=question.id, score=answer.score, whole=answer.whole_score)
+    made = calibrations.answer(question, said, answer.answered_by, now=datetime.now(UTC))
+    return made if answer.whole_score is not None else made._replace(whole=answer.whole)
+
+
 def _same(
     row: int,
     case: Mapping[str, Any],
     sets: tuple[PolicySet, PolicySet],
     columns: tuple[Stored, Redecided],
-    thresholds: Thresholds,
+    calibrations: Calibrations,
 ) -> bool:
     """Return whether the flip of a row is the one that `decide` makes: action, regions, queue, every outcome."""
     (old, new), (stored, made) = sets, columns
-    before, after = _decided(case, old, {}), _decided(case, new, thresholds)
+    before, after = _decided(case, old), _decided(case, new, calibrations)
     action = action_of(int(made.ranks[row]))
     regional = {
         region: action_of(int(ranks[row]))

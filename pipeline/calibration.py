@@ -228,6 +228,11 @@ class Calibrations:
         refuted = {alarm.promise for alarm in alarms}
         return {k.promise: k.value for k in calibration.kept if k.promise not in refuted}
 
+    def fresh(self, question: Question, classifier: str, *, now: datetime) -> bool:
+        """Return whether what this classifier says to these words means what it was calibrated to mean."""
+        until = self._meaning(question, classifier).fresh_until
+        return until is not None and now <= until
+
     def answer(
         self, question: Question, classification: Classification, classifier: str, *, now: datetime
     ) -> Answer:
@@ -262,6 +267,7 @@ class Calibrations:
             whole,
             meaning.thresholds if freshness == "fresh" else _NOTHING,
             meaning.alarm,
+            classification.whole,
         )
 
     def _meaning(self, question: Question, classifier: str) -> _Meaning:

@@ -64,6 +64,8 @@ class Answer(NamedTuple):
     thresholds: Mapping[Precision | MissRate, float | None] = MappingProxyType({})
     #: What the monitor found against the calibration, if anything.
     alarm: Literal["risk", "drift"] | None = None
+    #: What `whole` is the probability of.
+    whole_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -540,6 +542,7 @@ def _finding(
         outcome=_outcome(judgement),
         alarm=answer.alarm,
         whole=answer.whole,
+        whole_score=answer.whole_score,
         evidence=()
         if answer.media is None
         else (_EVIDENCE.like(media=answer.media, time_s=answer.time_s, box=answer.box),),

@@ -166,6 +166,7 @@ class Finding(_Own):
     answered_by: str
     #: The probability of the picture read whole, where it was read in tiles as well.
     whole: float | None = None
+    whole_score: float | None = None
     rationale: Rationale | None = None
     evidence: tuple[Evidence, ...] = ()
     #: What this finding led to everywhere; a region's own rule may lead to more.

@@ -6,7 +6,7 @@
 4. `decide`: the sample is scored under those, in the order of the cascade, and decided again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -17,13 +17,14 @@ import pyarrow as pa
 from pipeline.answered import Answered as Label
 from pipeline.archive import Archive
 from pipeline.backtest import redecide, thresholds_of
-from pipeline.backtest_report import Anew, Report, account
+from pipeline.backtest_report import Anew, Judged, Report, account
 from pipeline.calibrating import Calibrated
 from pipeline.calibration import Calibrations
 from pipeline.cascading import settling
 from pipeline.contents import uploads_of
 from pipeline.errors import RefusedError
 from pipeline.labels import Labelled
+from pipeline.recalibrating import Meaning
 from pipeline.refitting import Unfitted, labels_for, refit, scores_anew
 from pipeline.resampling import answered_anew, sample
 from pipeline.rescoring import Rescored, Rescoring
@@ -83,7 +84,7 @@ class Reworded:
         self,
         stored: Stored,
         *,
-        judged: Mapping[str, bool],
+        judged: Collection[str],
         answers: Sequence[Label],
         size: int,
     ) -> Plan:
@@ -163,9 +164,10 @@ class Reworded:
         stored: Stored,
         plan: Plan,
         *,
-        verdicts: Mapping[str, bool],
+        verdicts: Mapping[str, Judged],
         minutes_a_job: float,
         fits: tuple[Sequence[Calibrated], Sequence[Unfitted]],
+        meanings: Sequence[Meaning] = (),
         advance: _Advance,
     ) -> Report:
         """Return what the sample comes to, decided again under the new answers.
@@ -207,6 +209,7 @@ class Reworded:
             self.policies,
             verdicts=verdicts,
             minutes_a_job=minutes_a_job,
+            meanings=meanings,
             sampled=(kept, anew),
         )
 

@@ -4,7 +4,7 @@ Uploads whose circumstances are the same to every rule make one group.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -43,8 +43,10 @@ _ROW: Final = (
 _FINDING: Final = (
     "question",
     "question_digest",
+    "score",
     "probability",
     "whole",
+    "whole_score",
     "calibration",
     "answered_by",
 )
@@ -184,8 +186,25 @@ _CODED: Final = (
 )
 
 
-def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
-    """Return archived decisions in the columns of this set's questions."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """The answers of one table, row × question; not a number, false and -1 where there is none."""
+
+    score: Numbers
+    probability: Numbers
+    #: Of the picture read whole, where it was read in tiles as well.
+    whole_score: Numbers
+    whole: Numbers
+    fresh: Flags
+    answered_by: Codes
+
+
+#: Changes in place what answers mean; gets the names of the classifiers beside them.
+Meant = Callable[[Read, Sequence[str]], None]
+
+
+def read(tables: Iterable[Any], policies: PolicySet, *, meant: Meant = lambda *_: None) -> Stored:
+    """Return archived decisions in the columns of this set's questions; `meant` may change what answers mean."""
     asked = questions(policies)
     keys = context_keys(policies)
     place = {question.id: n for n, (_, question) in enumerate(asked)}
@@ -200,7 +219,9 @@ def read(tables: Iterable[Any], policies: PolicySet) -> Stored:
         for name, column in ids.items():
             column.append(table[name].combine_chunks())
         moments.append(table["decided_at"].cast(pa.int64()).to_numpy())
-        found.append(_findings(table, place, classifiers, digests))
+        answers = _findings(table, place, classifiers, digests)
+        meant(answers, list(classifiers))
+        found.append((answers.probability, answers.whole, answers.fresh, answers.answered_by))
         # Where a question about captions was answered, there was text, if only in the pictures.
         read_text = np.asarray(~np.isnan(found[-1][0][:, of_captions]).all(axis=1), bool)
         for name, values in _repeating(table, keys, read_text=read_text).items():
@@ -271,7 +292,7 @@ def _grouped(coded: Mapping[str, Coded], keys: list[str]) -> tuple[Codes, list[C
 
 def _findings(
     table: Any, place: Mapping[str, int], classifiers: dict[str, int], digests: dict[str, set[str]]
-) -> tuple[Numbers, Numbers, Flags, Codes]:
+) -> Read:
     found = table["findings"].combine_chunks()
     rows = pc.list_parent_indices(found).to_numpy(zero_copy_only=False)
     flat = pc.list_flatten(found)
@@ -281,11 +302,17 @@ def _findings(
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy(zero_copy_only=False)
 
     shape = (table.num_rows, len(place))
-    probability, whole = np.full(shape, np.nan), np.full(shape, np.nan)
-    fresh = np.zeros(shape, bool)
-    answered = np.full(shape, -1, np.int32)
+    score, probability, whole_score, whole = (np.full(shape, np.nan) for _ in range(4))
+    read = Read(
+        score=score,
+        probability=probability,
+        whole_score=whole_score,
+        whole=whole,
+        fresh=np.zeros(shape, bool),
+        answered_by=np.full(shape, -1, np.int32),
+    )
     if not len(flat):
-        return probability, whole, fresh, answered
+        return read
     names, name = coded("question")
     wordings, wording = coded("question_digest")
     for pair in np.unique(name.astype(np.int64) * len(wordings) + wording):
@@ -293,14 +320,21 @@ def _findings(
     column = np.array([place.get(n, -1) for n in names], np.int32)[name]
     kept = column >= 0
     at = (rows[kept], column[kept])
-    values = pc.struct_field(flat, "probability").to_numpy(zero_copy_only=False)[kept]
+
+    def numbers(name: str) -> Numbers:
+        found: Numbers = pc.struct_field(flat, name).to_numpy(zero_copy_only=False)[kept]
+        return found
+
+    values = numbers("probability")
     probability[at] = np.where((values >= 0) & (values <= 1), values, np.nan)
-    # Archives of before it was kept do not have it.
-    if flat.type.get_field_index("whole") >= 0:
-        whole[at] = pc.struct_field(flat, "whole").to_numpy(zero_copy_only=False)[kept]
+    score[at] = numbers("score")
+    # Archives of before they were kept do not have them.
+    for column_name, into in (("whole", whole), ("whole_score", whole_score)):
+        if flat.type.get_field_index(column_name) >= 0:
+            into[at] = numbers(column_name)
     states, state = coded("calibration")
-    fresh[at] = np.array([s == "fresh" for s in states])[state][kept]
+    read.fresh[at] = np.array([s == "fresh" for s in states])[state][kept]
     makers, maker = coded("answered_by")
     own = np.array([classifiers.setdefault(m, len(classifiers)) for m in makers], np.int32)
-    answered[at] = own[maker][kept]
-    return probability, whole, fresh, answered
+    read.answered_by[at] = own[maker][kept]
+    return read

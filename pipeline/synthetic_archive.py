@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 import policies
 from pipeline.archive import Archive, ArchiveFile, table_of
 from pipeline.archived_rows import SCHEMAS
-from pipeline.backtest import (
-    Thresholds,
-    action_of,
-    redecide,
+from pipeline.backtest import action_of, redecide
+from pipeline.calibration import (
+    Calibration,
+    Calibrations,
+    Curve,
+    Kept,
+    Labels,
+    logistic,
+    write,
 )
-from pipeline.calibration import Calibration, Curve, Kept, Labels
 from pipeline.decide import questions_for
 from pipeline.messages import DECISIONS, VERDICTS, UploadEvent
 from pipeline.stored import questions, read
@@ -34,6 +38,8 @@ from policies.schema import MissRate, PolicySet, Precision
 #: The classifier that answered, and one whose answers are in the archive from before.
 CLASSIFIER: Final = "sha256:" + "c" * 64
 _FORMER: Final = "sha256:" + "f" * 64
+#: The policy whose questions have no calibration.
+_AS_DECIDED: Final = "beer"
 _SURE: Final = Precision(precision=0.99, confidence=0.95)
 _FEW: Final = MissRate(miss_rate=0.02, confidence=0.95)
 _STATES: Final = ("fresh", "stale", "none")
@@ -179,29 +185,37 @@ def write_policies(folder: Path, written: Sequence[Mapping[str, Any]]) -> Policy
     return read_policies(folder)
 
 
-def write_calibrations(folder: Path, new: PolicySet, *, now: datetime) -> Thresholds:
-    """Write a calibration that keeps the newer set's promises, and return its thresholds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values: dict[Precision | MissRate, float | None] = {_SURE: 0.85, _FEW: 0.2}
-    flat = Curve(scores=(-20.0, 20.0), probabilities=(0.0, 1.0))
-    kept = Calibration(
-        question="fire",
-        question_digest=new.by_name["fire"].questions[0].digest,
-        policy_version=1,
-        classifier=CLASSIFIER,
-        method="platt",
-        curve=flat,
-        low=flat,
-        high=flat,
-        labels=Labels(violates=500, allowed=500),
-        kept=tuple(
-            Kept(promise=promise, value=value, labels=1000, errors=0, bound=0.0)
-            for promise, value in values.items()
-        ),
-        fitted_at=now,
+def write_calibrations(folder: Path, new: PolicySet, *, now: datetime) -> Calibrations:
+    """Write calibrations that take the scores for less sure than they were, and keep the newer set's promises.
+
+    One policy's questions, and the classifier of before, have none: of those the archive's probabilities stand.
+    """
+    scores = tuple(float(x) for x in range(-22, 23))
+    curve = Curve(scores=scores, probabilities=tuple(logistic(0.8 * x) for x in scores))
+    kept = tuple(
+        Kept(promise=promise, value=value, labels=1000, errors=0, bound=0.0)
+        for promise, value in ((_SURE, 0.85), (_FEW, 0.2))
     )
-    (folder / kept.file_name).write_text(kept.model_dump_json())
-    return {("fire", CLASSIFIER): values}
+    made = [
+        Calibration(
+            question=question.id,
+            question_digest=question.digest,
+            policy_version=1,
+            classifier=CLASSIFIER,
+            method="platt",
+            curve=curve,
+            low=curve,
+            high=curve,
+            labels=Labels(violates=500, allowed=500),
+            kept=kept if policy.policy == "fire" else (),
+            fitted_at=now,
+        )
+        for policy, question in questions(new)
+        if policy.policy != _AS_DECIDED
+    ]
+    for calibration in made:
+        write(folder, calibration)
+    return Calibrations.of(made)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,7 +372,7 @@ def _findings(
     asked = questions(old)
     _, column = np.nonzero(present)
     p = probability[present]
-    odds = np.log((p + 1e-9) / (1 - p + 1e-9))
+    place = np.arange(len(p))
 
     text, number = pa.string(), pa.float64()
     values = {
@@ -369,10 +383,12 @@ def _findings(
         "clause": _of([question.clause for _, question in asked], column, text),
         "question": _of([question.id for _, question in asked], column, text),
         "question_digest": _of([question.digest for _, question in asked], column, text),
-        "score": pa.array(odds, number),
+        "score": pa.array(_odds(p), number),
         "probability": pa.array(p, number),
         # One in ten was read in tiles, too, and is less sure as a whole.
-        "whole": pa.array(np.where(np.arange(len(p)) % 10 == 0, p / 2, np.nan), from_pandas=True),
+        "whole": pa.array(np.where(place % 10 == 0, p / 2, np.nan), from_pandas=True),
+        # Half of those are of before its score was kept.
+        "whole_score": pa.array(np.where(place % 20 == 0, _odds(p / 2), np.nan), from_pandas=True),
         "low": pa.array(p * 0.9, number),
         "high": pa.array(np.minimum(p * 1.1, 1), number),
         "calibration": _of(_STATES, fresh[present], text),
@@ -387,6 +403,12 @@ def _findings(
     return pa.ListArray.from_arrays(
         pa.array(ends, pa.int32()), pa.StructArray.from_arrays(children, fields=list(kind))
     )
+
+
+def _odds(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log-odds of probabilities, which may be 0."""
+    found: NDArray[np.float64] = np.log((p + 1e-9) / (1 - p + 1e-9))
+    return found
 
 
 def _with_outcomes(findings: Any, outcome: NDArray[Any]) -> Any:

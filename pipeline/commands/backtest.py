@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pipeline.archive import Archive
-    from pipeline.backtest_report import Report
+    from pipeline.backtest_report import Judged, Report
     from pipeline.calibration import Calibrations
     from pipeline.config import Settings
+    from pipeline.recalibrating import Meaning
     from pipeline.reworded import Reworded
-    from pipeline.stored import Stored
+    from pipeline.stored import Meant, Stored
     from policies.schema import PolicySet
 
 
@@ -83,6 +84,9 @@ def backtest(  # noqa: PLR0913 -- one argument an option
     as_json: bool,
 ) -> None:
     """Decide the archive again under the folder of policies NEW, from stored scores; no model, no Kafka.
+
+    A stored score means what the calibration in force (WEIR_CALIBRATIONS) says, or what it meant when it was decided
+    on, where none of that question and classifier is here; the report says which.
 
     Where a live question has new words (or with --new-model), a stratified sample of the uploads is scored again by the
     configured classifiers, and says with intervals what all would come to; the cost is said first. What people answered
@@ -174,6 +178,7 @@ def _report(new: Path, options: _Options) -> "Report | None":
     from pipeline.backtest_report import account
     from pipeline.calibration import Calibrations
     from pipeline.config import Settings
+    from pipeline.recalibrating import Recalibration
     from pipeline.resampling import changed
     from policies.folder import read_policies
     from policies.schema import Status
@@ -182,43 +187,56 @@ def _report(new: Path, options: _Options) -> "Report | None":
     policies = read_policies(new)
     calibrations = Calibrations.load(settings.calibrations)
     archive = Archive(settings.archive, settings.store)
-    stored, verdicts = _read(archive, policies, options.since)
+    recalibration = Recalibration(calibrations=calibrations, policies=policies, now=options.now)
+    stored, verdicts = _read(archive, policies, options.since, recalibration)
     asked = changed(stored, policies)
     if options.new_model:
         asked = [q.id for p in policies if p.status is Status.LIVE for q in p.questions]
     if asked:
         reworded = _reworded(settings, archive, policies, asked, calibrations, options)
-        return _anew(reworded, settings, stored, verdicts, options)
+        meanings = tuple(m for m in recalibration.meanings() if m.question not in asked)
+        return _anew(reworded, settings, stored, verdicts, meanings, options)
     if options.only_cost:
         click.echo("nothing is scored again: no live question has new words", err=True)
         return None
     made = redecide(stored, policies, thresholds_of(calibrations, policies))
-    return account(stored, made, policies, verdicts=verdicts, minutes_a_job=options.minutes)
+    return account(
+        stored,
+        made,
+        policies,
+        verdicts=verdicts,
+        minutes_a_job=options.minutes,
+        meanings=recalibration.meanings(),
+    )
 
 
-def _read(archive: Any, policies: "PolicySet", since: datetime) -> "tuple[Stored, dict[str, bool]]":
+def _read(
+    archive: Any, policies: "PolicySet", since: datetime, meant: "Meant"
+) -> "tuple[Stored, dict[str, Judged]]":
+    from pipeline.answered import STANDING
     from pipeline.archive_query import ask, connect
+    from pipeline.backtest_report import Judged
     from pipeline.stored import read, selected
 
-    stored = read(selected(archive, since=since), policies)
+    stored = read(selected(archive, since=since), policies, meant=meant)
     if not len(stored.decision_ids):
         raise RefusedError(
             "the archive holds no decision of that time: `weir archive run` fills it, --since looks further back"
         )
     connection = connect(archive, since_day=since.strftime("%Y-%m-%d"))
-    # The last word on a decision counts; what was withdrawn, or is about golden items, does not.
+    # The last word on a decision counts. What came to people by lot alone stands for others of its kind.
     rows = ask(
         connection,
-        "SELECT decision_id, arg_max(answers, decided_at) AS answers FROM verdicts WHERE part <> 'golden' "
-        "AND withdraws IS NULL AND verdict_id NOT IN (SELECT withdraws FROM verdicts WHERE withdraws IS NOT NULL) "
-        "GROUP BY decision_id",
+        "SELECT decision_id, answers, list_max(review_propensities) AS chance FROM "  # noqa: S608 -- our own words
+        f"(SELECT decision_id, arg_max(answers, decided_at) AS answers FROM {STANDING} GROUP BY decision_id) "
+        "JOIN decisions USING (decision_id)",
     )
     verdicts = {}
     for batch in rows:
         for row in batch.to_pylist():
             said = {answer["answer"] for answer in row["answers"] or ()}
             if "violates" in said or said == {"allowed"}:
-                verdicts[row["decision_id"]] = "violates" in said
+                verdicts[row["decision_id"]] = Judged("violates" in said, row["chance"] or 1.0)
     return stored, verdicts
 
 
@@ -260,7 +278,8 @@ def _anew(
     reworded: "Reworded",
     settings: "Settings",
     stored: "Stored",
-    verdicts: "Mapping[str, bool]",
+    verdicts: "Mapping[str, Judged]",
+    meanings: "Sequence[Meaning]",
     options: _Options,
 ) -> "Report | None":
     """Say what asking anew costs, ask, write the calibrations, and return the report."""
@@ -286,6 +305,7 @@ def _anew(
             verdicts=verdicts,
             minutes_a_job=options.minutes,
             fits=fits,
+            meanings=meanings,
             advance=advance,
         )
     if options.write:

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,28 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.archive import Archive
+from pipeline.archive_query import ask, connect
 from pipeline.archiving import write_batch
 from pipeline.backtest import action_of, redecide
+from pipeline.calibration import Calibration, Calibrations, Curve, Labels, logistic
+from pipeline.calibration import write as write_calibration
 from pipeline.cli import main
 from pipeline.config import Store
 from pipeline.decide import Answer, Origin, decide
 from pipeline.messages import (
     DECISIONS,
     VERDICTS,
-    Calibration,
     Content,
     Decision,
     Source,
     UploadEvent,
 )
+from pipeline.messages import Calibration as Freshness
 from pipeline.records import Record
 from pipeline.stored import Stored, questions, read, selected
+from policies.folder import read_policies
 from policies.schema import MissRate, Policy, PolicySet, Precision
+from workers.classifier import Classification
 
 HOUSE = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -128,7 +133,7 @@ def upload(number: int, rng: random.Random) -> UploadEvent:
 def answers(rng: random.Random) -> list[Answer]:
     """Return random answers, some missing, some not calibrated."""
     found = []
-    states: list[Calibration] = ["fresh", "fresh", "stale", "none"]
+    states: list[Freshness] = ["fresh", "fresh", "stale", "none"]
     for _, question in questions(OLD):
         if rng.random() < 0.03:
             continue
@@ -147,8 +152,10 @@ def answers(rng: random.Random) -> list[Answer]:
     return found
 
 
-def archived(archive: Archive, count: int) -> list[tuple[UploadEvent, list[Answer], Origin]]:
-    """Fill an archive with decisions under the old set, and return what they were made from."""
+def archived(
+    archive: Archive, count: int, *, policies: PolicySet = OLD
+) -> list[tuple[UploadEvent, list[Answer], Origin]]:
+    """Fill an archive with decisions under a set, the old one if none is named, and return what they were made from."""
     rng = random.Random(7)
     made, records = [], []
     for number in range(count):
@@ -164,7 +171,7 @@ def archived(archive: Archive, count: int) -> list[tuple[UploadEvent, list[Answe
             content=content,
         )
         made.append((event, given, origin))
-        value = decide(event, given, OLD, origin=origin, now=NOW).model_dump_json().encode()
+        value = decide(event, given, policies, origin=origin, now=NOW).model_dump_json().encode()
         records.append(
             Record(
                 topic=DECISIONS, partition=0, offset=number, timestamp_s=0, key=b"c", value=value
@@ -172,6 +179,13 @@ def archived(archive: Archive, count: int) -> list[tuple[UploadEvent, list[Answe
         )
     write_batch(archive, records)
     return made
+
+
+def record(topic: str, number: int, value: str) -> Record:
+    """Return a record of our own."""
+    return Record(
+        topic=topic, partition=0, offset=number, timestamp_s=0, key=b"c", value=value.encode()
+    )
 
 
 def stored(archive: Archive, policies: PolicySet) -> Stored:
@@ -254,6 +268,151 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     write_batch(archive, records)
     monkeypatch.setenv("WEIR_ARCHIVE", str(tmp_path / "archive"))
     return CliRunner()
+
+
+def said(number: int, answer: str, **fields: Any) -> dict[str, Any]:
+    """Return a person's answer about a decision."""
+    return {
+        "verdict_id": f"w{number}-{answer}",
+        "job_id": f"j{number}",
+        "decision_id": f"d{number}",
+        "reviewer": "r",
+        "lease": 1,
+        "answers": [{"policy": "arms", "answer": answer}],
+        "decided_at": (NOW + timedelta(minutes=1)).isoformat(),
+        **fields,
+    }
+
+
+def test_a_verdict_that_replaces_another_is_the_label(
+    shell: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gave a verdict, or a lead, may replace it, and then theirs counts; a stranger's counts for nothing."""
+    archive = Archive(str(tmp_path / "own"), Store())
+    archived(archive, 4)
+    verdicts = [
+        *(said(n, "violates", verdict_id=f"v{n}", decided_at=NOW.isoformat()) for n in range(4)),
+        said(0, "allowed", withdraws="v0"),
+        said(1, "allowed", withdraws="v1", reviewer="lead", part="adjudication"),
+        said(2, "allowed", withdraws="v2", reviewer="stranger"),
+        # A second thought about a second thought.
+        said(3, "allowed", withdraws="v3"),
+        said(3, "violates", withdraws="w3-allowed", decided_at=NOW.isoformat()),
+    ]
+    write_batch(archive, [record(VERDICTS, n, json.dumps(v)) for n, v in enumerate(verdicts)])
+    monkeypatch.setenv("WEIR_ARCHIVE", str(tmp_path / "own"))
+    # Nothing passes and nothing acts, so that every violation is one that was judged.
+    folder = write_folder(tmp_path / "new", act=0.9)
+
+    done = shell.invoke(main, ["policy", "backtest", str(folder), "--since", "9999d", "--json"])
+
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["violations_judged"] == 2
+
+
+def test_what_people_saw_by_lot_stands_for_what_they_did_not(
+    shell: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of violations that passed one in ten was drawn for people: each counts ten times, and widens the interval."""
+    rare = PolicySet((policy("arms", audit={"passed": "10%"}),))
+    archive = Archive(str(tmp_path / "own"), Store())
+    archived(archive, 2000, policies=rare)
+    judged = ask(
+        connect(archive),
+        "SELECT decision_id, review_reason FROM decisions WHERE action <> 'remove' AND queue IS NOT NULL",
+    ).read_all()
+    by_lot = [
+        name
+        for name, why in zip(*judged.select([0, 1]).to_pydict().values(), strict=True)
+        if why == "audit"
+    ]
+    verdicts = [
+        {**said(0, "violates"), "verdict_id": f"v-{name}", "decision_id": name}
+        for name in judged["decision_id"].to_pylist()
+    ]
+    write_batch(archive, [record(VERDICTS, n, json.dumps(v)) for n, v in enumerate(verdicts)])
+    monkeypatch.setenv("WEIR_ARCHIVE", str(tmp_path / "own"))
+    folder = write_folder(tmp_path / "new", act=0.9)
+
+    done = shell.invoke(main, ["policy", "backtest", str(folder), "--since", "9999d", "--json"])
+
+    missed = json.loads(done.stdout)["missed"]
+    seen = len(verdicts) - len(by_lot)
+    assert missed["value"] == pytest.approx(10 * len(by_lot) / (10 * len(by_lot) + seen))
+    assert missed["high"] - missed["low"] > 0.08
+
+
+def calibration(policies: PolicySet, *, slope: float, digest: str | None = None) -> Calibration:
+    """Return a calibration of the first question that takes scores for this much of what they say."""
+    question = policies.questions[0]
+    scores = tuple(float(x) for x in range(-22, 23))
+    curve = Curve(scores=scores, probabilities=tuple(logistic(slope * x) for x in scores))
+    return Calibration(
+        question=question.id,
+        question_digest=digest or question.digest,
+        policy_version=1,
+        classifier="sha256:x",
+        method="platt",
+        curve=curve,
+        low=curve,
+        high=curve,
+        labels=Labels(violates=300, allowed=300),
+        fitted_at=datetime.now(UTC),
+    )
+
+
+def test_stored_scores_mean_what_the_calibration_in_force_says(
+    shell: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No word changed and yet decisions do, exactly as `decide` has them; the report says how scores were read."""
+    folder = write_folder(tmp_path / "new", act=0.9)
+    policies = read_policies(folder)
+    known = Calibrations.of([calibration(policies, slope=0.4)])
+    write_calibration(tmp_path / "calibrations", next(iter(known.by_words.values())))
+    monkeypatch.setenv("WEIR_CALIBRATIONS", str(tmp_path / "calibrations"))
+    words = ["policy", "backtest", str(folder), "--since", "9999d"]
+
+    done = shell.invoke(main, [*words, "--json"])
+    shown = shell.invoke(main, words)
+    monkeypatch.setenv("WEIR_CALIBRATIONS", str(tmp_path / "none"))
+    without = shell.invoke(main, words)
+
+    assert done.exit_code == 0, done.output
+    told_json = json.loads(done.stdout)
+    (meaning,) = told_json["meanings"]
+    assert (meaning["question"], meaning["fresh"]) == ("arms", True)
+    now = datetime.now(UTC)
+    (question,) = policies.questions
+    looked = 0
+    for upload_, given, origin in archived(Archive(str(tmp_path / "again"), Store()), 400):
+        renewed = [
+            known.answer(
+                question, Classification(question="arms", score=a.score), "sha256:x", now=now
+            )
+            for a in given
+            if a.question == "arms"
+        ]
+        decision = decide(upload_, renewed, policies, origin=origin, now=now)
+        looked += decision.review is not None
+    assert told_json["jobs_after"] == looked > 0
+    assert "scores by the calibration in force | arms (" in shown.stdout
+    assert "probabilities as decided then | arms: no calibration" in without.stdout
+
+
+def test_a_calibration_of_other_words_leaves_stored_scores_stale(
+    shell: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fresh when it was decided on is not, where the calibration in force belongs to other words."""
+    folder = write_folder(tmp_path / "new", act=0.9)
+    other = calibration(read_policies(folder), slope=1.0, digest="sha256:other")
+    write_calibration(tmp_path / "calibrations", other)
+    monkeypatch.setenv("WEIR_CALIBRATIONS", str(tmp_path / "calibrations"))
+
+    done = shell.invoke(main, ["policy", "backtest", str(folder), "--since", "9999d"])
+
+    assert done.exit_code == 1
+    assert "live without a fresh calibration: arms" in done.stderr
+    assert ", stale)" in done.stdout
 
 
 def test_the_report_tells_what_an_edit_does(shell: CliRunner, tmp_path: Path) -> None:
