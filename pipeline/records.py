@@ -108,6 +108,10 @@ class Link(Protocol):
         """Return the partitions that this member holds."""
         ...
 
+    def backlog(self) -> Mapping[str, int]:
+        """Return how many records of each topic wait to be read."""
+        ...
+
     def close(self) -> None:
         """Let go of the connection; what was not committed is read again by whoever comes next."""
         ...

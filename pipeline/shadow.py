@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from pydantic_core import to_json
 
+from pipeline import telemetry
 from pipeline.caps import Caps
 from pipeline.config import Settings
 from pipeline.kafka import Member
@@ -68,6 +69,10 @@ class ShadowLink:
         """Return the partitions that this member holds."""
         return self.link.held()
 
+    def backlog(self) -> Mapping[str, int]:
+        """Return how many records of each topic wait to be read."""
+        return self.link.backlog()
+
     def close(self) -> None:
         """Let go of the connection."""
         self.link.close()
@@ -93,8 +98,6 @@ def shadowed(settings: Settings) -> Settings:
             "policies": shadow.policies or settings.policies,
             "classifiers": shadow.classifiers or settings.classifiers,
             "stream": settings.stream.model_copy(update={"rationale_wait_s": 0.0}),
-            # Its decisions are none, so they are not counted among those.
-            "telemetry": settings.telemetry.model_copy(update={"metrics_port": None}),
         }
     )
 
@@ -116,6 +119,6 @@ def run_shadow(settings: Settings, stop: threading.Event) -> int:
         )
         return ShadowLink(link=member, share=own.shadow.rollout, since_s=time.time())
 
-    # What it would do counts against nobody's daily cap but its own.
-    parts = Parts(link=join, caps=lambda _: Caps())
+    # What it would do counts against nobody's daily cap but its own, and its decisions not among those in force.
+    parts = Parts(link=join, caps=lambda _: Caps(), serve=telemetry.serve_shadow)
     return run_uploads(shadowed(settings), stop, parts=parts)

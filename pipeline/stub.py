@@ -124,6 +124,14 @@ class StubLink:
         """Return the partitions that this member holds."""
         return frozenset(self._positions)
 
+    def backlog(self) -> Mapping[str, int]:
+        """Return how many records of each topic wait to be read."""
+        waiting: dict[str, int] = {}
+        for partition, position in self._positions.items():
+            left = len(self._broker.records.get(partition, [])) - position
+            waiting[partition.topic] = waiting.get(partition.topic, 0) + left
+        return waiting
+
     def close(self) -> None:
         """Let go of everything."""
         for partition in list(self._positions):

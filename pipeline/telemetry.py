@@ -2,7 +2,8 @@
 
 Logs are structlog lines, JSON by default, on standard error; a line about an upload carries
 `event_id`, and what took time carries `stage` and `duration_ms`. Metrics are Prometheus ones in
-`REGISTRY`, all named `weir_…`.
+`REGISTRY`, all named `weir_…`; those of a process that decides in the shadow are named
+`weir_shadow_…`, as nothing that it counts is in force.
 """
 
 import logging
@@ -15,7 +16,15 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    start_http_server,
+)
+from prometheus_client.registry import Collector
 
 from pipeline.messages import Decision
 
@@ -182,6 +191,27 @@ def configure(
 def serve(port: int) -> None:
     """Serve the metrics of this process over HTTP, for Prometheus to scrape."""
     start_http_server(port, registry=REGISTRY)
+
+
+def serve_shadow(port: int) -> None:
+    """Serve the metrics of this process, which decides in the shadow, under names of their own."""
+    registry = CollectorRegistry()
+    registry.register(_Shadowed())
+    start_http_server(port, registry=registry)
+
+
+class _Shadowed(Collector):
+    """Every metric of `REGISTRY`, `weir_…`, as `weir_shadow_…`."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in REGISTRY.collect():
+            renamed = Metric(_shadowed(metric.name), metric.documentation, metric.type)
+            renamed.samples = [s._replace(name=_shadowed(s.name)) for s in metric.samples]
+            yield renamed
+
+
+def _shadowed(name: str) -> str:
+    return "weir_shadow_" + name.removeprefix("weir_")
 
 
 @contextmanager

@@ -50,6 +50,8 @@ class Parts:
     pool: Callable[[Settings], Pool] = open_pool
     #: Counts automatic actions; Redis, where pipelines share the count.
     caps: Callable[[Settings], Caps] = shared_caps
+    #: Serves the metrics at this port.
+    serve: Callable[[int], None] = telemetry.serve
     stream: type[Stream] = Stream
 
 
@@ -84,7 +86,7 @@ def run_uploads(
         caps=parts.caps(settings),
     )
     if settings.telemetry.metrics_port is not None:
-        telemetry.serve(settings.telemetry.metrics_port)
+        parts.serve(settings.telemetry.metrics_port)
     telemetry.log.info("running", group=settings.kafka.group, policy_set=folder.current().digest)
     status = 0
     _spare_collections()
@@ -97,8 +99,7 @@ def run_uploads(
             stream.turn()
             if isinstance(pool, RayPool):
                 telemetry.actor_restarts(sum(pool.backlog().restarts.values()))
-            if isinstance(link, Member):
-                telemetry.backlog(link.backlog())
+            telemetry.backlog(link.backlog())
         stream.leave()
     finally:
         link.close()

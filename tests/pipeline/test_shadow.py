@@ -95,6 +95,16 @@ def test_a_shadow_writes_its_decisions_and_nothing_else(broker: StubBroker) -> N
     assert broker.marks[P].offset >= 300
 
 
+def test_a_shadow_tells_how_far_behind_it_is(broker: StubBroker) -> None:
+    """What it still has to read is known, so that its lag can be watched."""
+    link = ShadowLink(link=StubLink(broker, P), share=1.0, since_s=0.0)
+
+    before = link.backlog()
+    link.poll(timeout_s=0.0, max_records=100)
+
+    assert (before, link.backlog()) == ({UPLOADS: 301}, {UPLOADS: 201})
+
+
 def test_a_shadow_looks_at_the_same_share_of_contents_always(broker: StubBroker) -> None:
     """About the share that is written; a larger share adds to it."""
     fifth, again, half = shadows(broker, 0.2), shadows(broker, 0.2), shadows(broker, 0.5)
@@ -159,11 +169,10 @@ def test_without_a_shadow_the_report_says_how_to_have_one(
 def test_a_shadow_decides_by_its_own_policies_and_classifiers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What it does not name is that in force; it explains nothing, and its counts are not those of decisions."""
+    """What it does not name is that in force, and it explains nothing."""
     assert not Settings().shadow.on
     monkeypatch.setenv("WEIR_SHADOW_POLICIES", str(tmp_path))
     monkeypatch.setenv("WEIR_SHADOW_ROLLOUT", "5%")
-    monkeypatch.setenv("WEIR_TELEMETRY_METRICS_PORT", "9400")
     settings = Settings()
 
     own = shadowed(settings)
@@ -172,7 +181,7 @@ def test_a_shadow_decides_by_its_own_policies_and_classifiers(
     assert settings.shadow.rollout == 0.05
     assert own.policies == tmp_path
     assert own.classifiers == settings.classifiers
-    assert (own.stream.rationale_wait_s, own.telemetry.metrics_port) == (0.0, None)
+    assert own.stream.rationale_wait_s == 0.0
 
 
 def test_the_doctor_looks_at_the_shadow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -152,3 +152,23 @@ def test_metrics_are_served_over_http() -> None:
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert names
     assert all(name.startswith("weir_") for name in names)
+
+
+def test_a_shadow_counts_under_names_of_its_own() -> None:
+    """What a process that decides in the shadow counts is never taken for what is in force."""
+    port = free_port()
+    telemetry.decided(DECISION.model_copy(update={"fault": Fault(reason="too_large")}))
+    telemetry.backlog({"media.uploads": 7})
+    telemetry.serve_shadow(port)
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+
+    written = [line for line in lines if not line.startswith("#")]
+    assert all(line.startswith("weir_shadow_") for line in written)
+    counted = next(
+        line for line in written if line.startswith('weir_shadow_decisions_total{action="hold"')
+    )
+    assert float(counted.rpartition(" ")[2]) >= 1
+    assert 'weir_shadow_faults_total{reason="too_large"} 1.0' in written
+    assert 'weir_shadow_backlog_records{topic="media.uploads"} 7.0' in written
