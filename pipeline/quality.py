@@ -18,6 +18,8 @@ from pipeline.reliability import Figure, Vector
 Where = Literal["passed", "review", "acted"]
 _DRAWS: Final = 2_000
 _EDGES: Final = (0.025, 0.975)
+#: As many answers of the rarer kind weigh as much in their own variance as what is assumed of it.
+_BORROWED: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +130,11 @@ def _share(
     if spare.sum() <= 0:
         return p, np.full(draws, p)
     flat = float(total**2 / spare.sum())
-    size = p * (1 - p) / variance if variance > 0 and 0 < p < 1 else flat
-    # A handful of violations with unlike weights says little about its own variance.
-    size = min(size, flat * 2)
+    size = flat
+    if 0 < p < 1:
+        # A handful of violations with unlike weights says little about its own variance; the fewer they are, the more
+        # counts what it would be if chances and answers had nothing to do with each other.
+        rarer = float(min(labels.sum(), len(labels) - labels.sum()))
+        alike = p * (1 - p) / flat
+        size = p * (1 - p) * (rarer + _BORROWED) / (variance * rarer + alike * _BORROWED)
     return p, rng.beta(p * size + 0.5, (1 - p) * size + 0.5, draws)
