@@ -16,7 +16,7 @@ from pipeline.reliability import Vector
 from pipeline.scored import Scores
 from policies.schema import MissRate, Precision
 
-#: Miss rates at which the curve of hours is drawn.
+#: Miss rates at which the curves are drawn.
 STEPS: Final = tuple(float(v) for v in np.geomspace(0.002, 0.5, 40))
 
 
@@ -52,16 +52,25 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trade:
+    """What one question costs and leaves to the machine at each of `STEPS`."""
+
+    hours: list[float]  # of reviewers a week
+    automated: list[float]  # share of uploads that pass or act without a person
+    missed: list[float]  # share of the violations that is expected to pass unseen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The chosen point of each question, the miss rate that the hours buy, and the curve of hours over miss rates."""
+    """The chosen point of each question, the miss rate that the hours buy, and the trade over miss rates."""
 
     miss_rate: float
     wanted: float
     hours: float
     hours_for_wanted: float
     points: dict[str, Point]
-    #: Question -> hours a week at each of `STEPS`.
-    curves: dict[str, list[float]]
+    #: Question -> what may be had for what.
+    curves: dict[str, Trade]
 
 
 def plan(
@@ -102,12 +111,19 @@ def plan(
         hours_for_wanted=total(wanted),
         points=chosen,
         curves={
-            s.question: [
-                _point(s, step, confidence, acts[s.question], minutes, seed).hours_a_week
-                for step in STEPS
-            ]
+            s.question: _trade(
+                [_point(s, step, confidence, acts[s.question], minutes, seed) for step in STEPS]
+            )
             for s in streams
         },
+    )
+
+
+def _trade(points: Sequence[Point]) -> Trade:
+    return Trade(
+        hours=[point.hours_a_week for point in points],
+        automated=[point.passed + point.acted for point in points],
+        missed=[point.missed for point in points],
     )
 
 

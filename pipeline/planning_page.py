@@ -1,10 +1,10 @@
-"""The page of `weir thresholds plan`: hours of reviewers over what is missed, with the chosen point."""
+"""The page of `weir thresholds plan`: hours, automation and error over what may be missed, with the chosen point."""
 
 from html import escape
 
 import numpy as np
 
-from pipeline.planning import STEPS, Plan, Point, yaml_of
+from pipeline.planning import STEPS, Plan, Point, Trade, yaml_of
 
 _SIDE = 260
 _STYLE = """
@@ -33,8 +33,10 @@ def page(found: Plan) -> str:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
         f"<title>Bands</title><style>{_STYLE}</style></head><body><h1>Where to put the bands</h1>"
-        f"<p>{found.hours:.1f} hours of reviewers a week buy a miss rate of {found.miss_rate:.1%}.{short} Each curve: "
-        "hours a week for what may pass unseen; the dot is the chosen point.</p>"
+        f"<p>{found.hours:.1f} hours of reviewers a week buy a miss rate of {found.miss_rate:.1%}.{short} Over "
+        "the share of violations that may pass unseen: hours a week (line, scale on the left), the share of uploads "
+        "that needs no person (dashes) and the share of violations that is expected to pass (dots; both on the right). "
+        "The large dot is the chosen point.</p>"
         f"<main>{figures}</main></body></html>"
     )
 
@@ -49,25 +51,34 @@ def _figure(found: Plan, name: str, point: Point) -> str:
     )
 
 
-def _curve(hours: list[float], rate: float, now: float, name: str) -> str:
+def _curve(trade: Trade, rate: float, now: float, name: str) -> str:
     low, high = np.log(STEPS[0]), np.log(STEPS[-1])
-    top = max(*hours, now, 1e-9)
+    top = max(*trade.hours, now, 1e-9)
 
-    def place(step: float, value: float) -> str:
+    def place(step: float, share: float) -> str:
         across = (np.log(min(max(step, STEPS[0]), STEPS[-1])) - low) / (high - low)
-        return f"{across * _SIDE:.1f},{(1 - value / top) * _SIDE:.1f}"
+        return f"{across * _SIDE:.1f},{(1 - share) * _SIDE:.1f}"
 
-    points = " ".join(place(step, value) for step, value in zip(STEPS, hours, strict=True))
-    x, y = place(rate, now).split(",")
+    def line(shares: list[float], dashes: str) -> str:
+        points = " ".join(place(step, share) for step, share in zip(STEPS, shares, strict=True))
+        return (
+            f"<polyline points='{points}' fill='none' stroke='var(--fill)' stroke-width='2' "
+            f"stroke-dasharray='{dashes}'/>"
+        )
+
+    x, y = place(rate, now / top).split(",")
+    label = f"Hours, automation and expected misses over the miss rate of {name}"
     return (
-        f"<svg viewBox='-44 -8 {_SIDE + 60} {_SIDE + 40}' role='img'"
-        f" aria-label='{escape(f'Hours over miss rate of {name}', quote=True)}'>"
+        f"<svg viewBox='-44 -8 {_SIDE + 88} {_SIDE + 40}' role='img'"
+        f" aria-label='{escape(label, quote=True)}'>"
         f"<rect width='{_SIDE}' height='{_SIDE}' fill='none' stroke='var(--line)'/>"
-        f"<polyline points='{points}' fill='none' stroke='var(--fill)' stroke-width='2'/>"
+        f"{line([hours / top for hours in trade.hours], 'none')}"
+        f"{line(trade.automated, '7 4')}{line(trade.missed, '1 4')}"
         f"<circle cx='{x}' cy='{y}' r='5' fill='var(--fill)'/>"
         f"<text x='0' y='{_SIDE + 16}'>{STEPS[0]:.1%}</text>"
         f"<text x='{_SIDE}' y='{_SIDE + 16}' text-anchor='end'>{STEPS[-1]:.0%}</text>"
         f"<text x='{_SIDE / 2}' y='{_SIDE + 28}' text-anchor='middle'>may be missed</text>"
         f"<text x='-6' y='10' text-anchor='end'>{top:.1f} h</text>"
-        f"<text x='-6' y='{_SIDE}' text-anchor='end'>0</text></svg>"
+        f"<text x='-6' y='{_SIDE}' text-anchor='end'>0</text>"
+        f"<text x='{_SIDE + 6}' y='10'>100%</text><text x='{_SIDE + 6}' y='{_SIDE}'>0%</text></svg>"
     )
