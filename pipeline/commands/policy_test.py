@@ -31,7 +31,12 @@ def chosen(
     for name in names:
         if name not in cases:
             meant = nearest(name, cases)
-            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(cases) or 'none'}"
+            there = f", as there are of {', '.join(cases)}" if cases else ""
+            hint = (
+                f"did you mean {meant}?"
+                if meant
+                else f"write cases/{name}.yaml beside the policies{there}"
+            )
             raise click.BadParameter(f"there are no cases of {name}: {hint}", param_hint="NAMES")
     if names:
         return list(names), []

@@ -167,6 +167,24 @@ def test_new(folder: Path) -> None:
     assert weir("new", "Fire Works", "--folder", folder).exit_code == 2
 
 
+def test_new_in_a_folder_of_ones_own(tmp_path: Path) -> None:
+    """What the first line names for the editor lies beside the draft, and so do queues, which lint asks for."""
+    result = weir("new", "fireworks", "--folder", tmp_path)
+    (tmp_path / "queues.yaml").write_text(
+        (tmp_path / "queues.yaml").read_text() + "  own: {due: 1h}\n"
+    )
+    (tmp_path / "weir-policy.schema.json").write_text("{}")
+    again = weir("new", "rockets", "--folder", tmp_path)
+
+    first = (tmp_path / "fireworks.yaml").read_text().splitlines()[0]
+    schema = tmp_path / first.rpartition("$schema=")[2]
+    assert result.exit_code == again.exit_code == 0, result.output
+    assert json.loads(schema.read_text())["properties"]["policy"]["description"]
+    assert "weir-policy.schema.json" in again.output
+    assert "own:" in (tmp_path / "queues.yaml").read_text()
+    assert weir("lint", tmp_path).exit_code == 0
+
+
 def test_diff(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """`diff` of two folders, or two files, says in words what changed."""
     after = tmp_path_factory.mktemp("after")
