@@ -1,5 +1,6 @@
 """Services that tests of several rooms share."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -22,8 +23,9 @@ from pipeline.topics import plan
 #: A real Kafka that starts by one script, where it lies beside the checkout.
 SHARED_KAFKA = Path(__file__).resolve().parents[2] / "shared" / "kafka" / "cluster.py"
 
-#: Files that take longest: begun first, so that at the end no process waits for another.
-LONGEST = ("test_kill.py", "test_readme.py", "test_end_to_end.py", "test_two_hundred_items.py")
+#: Files that take longest: begun first, so that at the end no process waits for another. The third needs no Ray:
+#: three that start at once would wait for each other.
+LONGEST = ("test_kill.py", "test_readme.py", "test_two_hundred_items.py", "test_end_to_end.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,7 +92,10 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             part.stop(grace_s=5)
     elif SHARED_KAFKA.exists() and shutil.which("java"):
-        with _shared_kafka(folder / "cluster") as servers:
+        if "PYTEST_XDIST_WORKER" in os.environ:  # noqa: TID251 -- pytest says here that it runs in several processes
+            yield _one_kafka_for_all(tmp_path_factory.getbasetemp().parent)
+            return
+        with _shared_kafka(folder / "cluster", owner=os.getpid()) as servers:
             yield servers
     else:
         pytest.skip(
@@ -98,20 +103,40 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
 
 
+def _one_kafka_for_all(folder: Path) -> str:
+    """Return the one Kafka of all processes of this run; the first that needs it starts it, and it ends with the run.
+
+    Topics and groups have names of their own in every test, and a broker takes seconds of CPU before it is warm.
+    """
+    with (folder / "kafka.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = folder / "kafka.servers"
+        if not told.exists():
+            # The process that hands out the tests outlives those that run them.
+            told.write_text(_start_shared_kafka(folder / "cluster", owner=os.getppid()))
+        return told.read_text()
+
+
 @contextmanager
-def _shared_kafka(folder: Path) -> Iterator[str]:
-    command = [sys.executable, str(SHARED_KAFKA)]
-    # Its controller takes the port after it, so the two are looked for together.
-    port = free_port()
-    owner = ("--port", str(port), "--owner", str(os.getpid()))
+def _shared_kafka(folder: Path, *, owner: int) -> Iterator[str]:
+    try:
+        yield _start_shared_kafka(folder, owner=owner)
+    finally:
+        subprocess.run([sys.executable, str(SHARED_KAFKA), "kill", str(folder)], check=False)
+
+
+def _start_shared_kafka(folder: Path, *, owner: int) -> str:
+    """Start it, and return where; it ends at the latest with its owner."""
+    command = [sys.executable, str(SHARED_KAFKA), "start", str(folder)]
     started = subprocess.run(
-        [*command, "start", str(folder), *owner], capture_output=True, text=True, check=False
+        # Its controller takes the port after it, so the two are looked for together.
+        [*command, "--port", str(free_port()), "--owner", str(owner)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert started.returncode == 0, started.stderr + started.stdout
-    try:
-        yield started.stdout.strip().splitlines()[-1]
-    finally:
-        subprocess.run([*command, "kill", str(folder)], check=False)
+    return started.stdout.strip().splitlines()[-1]
 
 
 @pytest.fixture
