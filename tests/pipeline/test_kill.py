@@ -36,6 +36,8 @@ BEFORE, INSIDE = 1, 2
 IN_HAND = 20
 SESSION_S = 6.0
 PATIENCE_S = 120.0
+#: How long a count must stay the same before it is believed.
+_QUIET_S = 4.0
 
 pytestmark = pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
 
@@ -167,6 +169,7 @@ class Scene:
             "WEIR_KAFKA_SERVERS": settings.servers,
             "WEIR_KAFKA_TOPIC_PREFIX": settings.topic_prefix,
             "WEIR_KAFKA_SESSION_S": str(SESSION_S),
+            "WEIR_KAFKA_TRANSACTIONS": str(settings.transactions).lower(),
             "WEIR_POOL_ADDRESS": ray or "",
             "WEIR_POOL_NAMESPACE": settings.topic_prefix.strip("."),
             # Less than what arrives, so that there is always work in hand.
@@ -243,8 +246,12 @@ class Scene:
             if found.total() != before or not found:
                 before, same_since = found.total(), time.monotonic()
             quiet_s = time.monotonic() - same_since
-            # The last ones may be decided twice a moment later, so even a full count is watched for a while.
-            if quiet_s > (4 if len(found) == self.total else 12) or time.monotonic() > deadline:
+            # The last ones may be decided twice a moment later, so even a full count is watched for a while. What
+            # is missing never comes once all offsets are committed.
+            over = len(found) == self.total or (
+                quiet_s > _QUIET_S and self.committed() == self.total
+            )
+            if quiet_s > (_QUIET_S if over else 12) or time.monotonic() > deadline:
                 return found
             time.sleep(0.5)
 
@@ -331,9 +338,13 @@ def test_the_test_can_fail(fault: str, kafka_settings: Kafka, tmp_path: Path) ->
             until(lambda: one.says()[0] > 0, one.words())
             scene.allowed = total
         if late:
-            # The second one takes partitions over of which the first has plenty in hand.
+            # However slowly the second one starts, it takes partitions over of which the first has plenty in hand.
             until(lambda: one.says()[0] > 400, one.words())
+            one.ask(".before", BEFORE)
         two.start()
+        if late:
+            until(two.state.exists, two.words())
+            one.let_go(".before")
         if fault == "offsets-first":
             one.ask(".linger", INSIDE)
             one.kill()
