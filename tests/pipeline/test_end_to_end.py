@@ -271,6 +271,34 @@ def test_whatever_is_hostile_ends_as_a_decision_that_says_why(site: Site) -> Non
     assert site.pipeline.poll() is None
 
 
+def test_the_bench_says_how_fast_and_that_nothing_was_lost(site: Site) -> None:
+    """`weir bench stream` prints rates, latencies and CPU of pictures that come in and are decided, and loses none."""
+    told = {"WEIR_KAFKA_SERVERS": site.settings.servers, "WEIR_POOL_ADDRESS": site.ray.address}
+    load = ("--events", "300", "--rate", "10", "--seconds", "2", "--media", "folder")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pipeline", "bench", "stream", "--json"),
+            *("--broker", "configured", *load),
+        ],
+        cwd=ROOT,
+        env=environment() | told,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["events"], found["lost"]) == (300, 0)
+    assert found["events_per_s"] > 0
+    assert found["ratio"] == pytest.approx(found["events_per_s"] / found["bare_per_s"], abs=0.01)
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+    assert found["cpu_s_per_1000"] > 0
+    assert found["store_per_s"] > 0
+    # Twelve policies, each finding with its score.
+    assert found["decision_bytes"] > 12 * 200
+
+
 def _picture(site: Site, name: str) -> tuple[str, bytes]:
     (site.folder / f"{name}.jpg").write_bytes(saved(photo(640, 480), "JPEG"))
     event = {"event_id": name, "content_id": name, "media": [{"uri": f"{name}.jpg"}]}
