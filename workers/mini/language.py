@@ -24,7 +24,7 @@ from workers.mini.lessons import Item, Teacher
 from workers.mini.network import EASE, LANGUAGE, LIFT
 from workers.mini.scenes import Shown
 from workers.mini.tower import OUTPUTS
-from workers.mini.vocabulary import ASSISTANT, END, IMAGE, USER
+from workers.mini.vocabulary import ASSISTANT, END, IMAGE, USER, used
 
 #: Image tokens of a picture.
 CELLS = 64
@@ -475,9 +475,13 @@ def train_language(
     for part in frozen:
         part.requires_grad_(requires_grad=False)
     trained = [each for each in [*model.parameters(), *probes.parameters()] if each.requires_grad]
-    optimiser = torch.optim.AdamW(
-        trained, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    table = model.get_input_embeddings().weight
+    others = [each for each in trained if each is not table]
+    groups = [{"params": others, "weight_decay": 0.01}, {"params": [table], "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True)
+    # Words that no lesson uses stay where their meaning put them; else every loss would push them away.
+    learned = used(words).to(table)[:, None]
+    table.register_hook(lambda gradient: gradient * learned)
     parts = {"model": model, "probes": probes, "optimiser": optimiser}
     state = folder / f"{plan.name}.pt"
     start = _resume(state, parts)

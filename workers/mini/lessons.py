@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workers import prompt
-from workers.mini.captions import CONTEXTS, HARMS, STEERING, write
+from workers.mini.captions import CONTEXTS, HARMLESS, HARMS, STEERING, write
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
 from workers.mini.phrases import RULE_ASK, TOPIC_ASK, TOPIC_CLAUSES, TOPIC_GROUPS
 from workers.mini.scenes import Shown
@@ -105,13 +105,13 @@ class Teacher:
         if topic is not None:
             wanted = [topic]
         elif roll < 0.25:
-            wanted = [""]
+            wanted = [HARMLESS]
         elif roll < 0.9:
             wanted = [self._topic(HARMS if rng.random() < 0.68 else CONTEXTS)]
             if rng.random() < 0.3:
                 wanted.append(self._topic(CONTEXTS if wanted[0] in HARMS else HARMS))
             if rng.random() < 0.15:
-                wanted.insert(int(rng.integers(2)), "")
+                wanted.insert(int(rng.integers(2)), HARMLESS)
         for each in wanted:
             about = int(rng.choice(sorted(shown))) if shown and rng.random() < 0.6 else None
             said = write(rng, each, about, unseen=self.unseen)
@@ -477,9 +477,9 @@ class Teacher:
             clauses.append((stop, clause.holds(upload)))
             line = statement[start:stop]
             for thing in clause.nouns:
-                found = line.lower().find(thing.words.lower())
+                found = line.lower().find(thing.bare.lower())
                 if found >= 0:
-                    end = start + found + len(thing.words)
+                    end = start + found + len(thing.bare)
                     nouns.append(
                         (end, bool(thing.means & upload.shown), bool(thing.means & upload.names))
                     )

@@ -1,9 +1,17 @@
 """The bundled model as transformers knows it, and how its parts are put together."""
 
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold, cross_val_predict
 from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
     EfficientNetConfig,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
@@ -12,7 +20,7 @@ from transformers import (
 )
 
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
-from workers.mini.tower import FEATURES, OUTPUTS, TOWER, Seer, unfolded
+from workers.mini.tower import FEATURES, OUTPUTS, TOWER, Seer, folded, unfolded
 from workers.mini.vocabulary import END, IMAGE, PAD, processor
 
 #: Sizes of the language part.
@@ -119,6 +127,53 @@ def number_line(model: FastVlmForConditionalGeneration, words: PreTrainedTokeniz
         table[ids] = (0.5 * kind + spread) * table.norm(dim=1).mean() / size**0.5
 
 
+def carry_over(
+    model: FastVlmForConditionalGeneration,
+    words: PreTrainedTokenizerFast,
+    earlier: Path,
+    meaning: Callable[[Sequence[str]], npt.NDArray[np.float32]],
+) -> float:
+    """Start from an earlier checkpoint, whose vocabulary may be another, and return how well new words are placed.
+
+    Tokens that both know keep their vectors. Whole words that are new are put where their meaning lies, by a ridge
+    regression from meanings to the vectors of known words; what is returned is its share of explained variance on
+    words left out. `meaning` gives a vector for each of some words.
+    """
+    before = AutoModelForImageTextToText.from_pretrained(earlier, dtype=torch.float32)
+    known = AutoProcessor.from_pretrained(earlier).tokenizer.get_vocab()
+    mine = model.state_dict()
+    mine.update(
+        {
+            name: value
+            for name, value in before.state_dict().items()
+            if name in mine and mine[name].shape == value.shape
+        }
+    )
+    model.load_state_dict(mine)
+    old, table = before.get_input_embeddings().weight, model.get_input_embeddings().weight
+    ours = words.get_vocab()
+    texts = {
+        token: text[1:].lower()
+        for token in {**ours, **known}
+        if re.fullmatch("(?: )[A-Za-z]{3,}", text := words.convert_tokens_to_string([token]))
+    }
+    vectors = dict(zip(texts, meaning(list(texts.values())), strict=True))
+    both = [token for token in texts if token in known and token in ours]
+    new = [token for token in texts if token not in known]
+    with torch.no_grad():
+        for token, place in ours.items():
+            if token in known:
+                table[place] = old[known[token]]
+        there = np.stack([vectors[token] for token in both])
+        theirs = old[[known[token] for token in both]].numpy()
+        fitted = RidgeCV(np.logspace(-2, 2, 9)).fit(there, theirs)
+        placed = fitted.predict(np.stack([vectors[token] for token in new]))
+        table[[ours[token] for token in new]] = torch.from_numpy(placed).to(table)
+    folds = KFold(5, shuffle=True, random_state=0)
+    guessed = cross_val_predict(RidgeCV([fitted.alpha_]), there, theirs, cv=folds)
+    return float(1 - ((theirs - guessed) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum())
+
+
 def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:
     """Put a trained tower and its dense head, as the projector's first layer, into the model."""
     model.model.vision_tower.load_state_dict(unfolded(seer).state_dict())
@@ -128,6 +183,19 @@ def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:
         first.bias[:OUTPUTS] = seer.head.bias
         first.weight[: len(CONCEPTS)] *= EASE
         first.bias[: len(CONCEPTS)] = first.bias[: len(CONCEPTS)] * EASE + LIFT
+
+
+def tower_of(checkpoint: Path) -> Seer:
+    """Return a checkpoint's tower with its dense head as they are trained: what `set_tower` put into it."""
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    seer, first = Seer(), model.model.multi_modal_projector.linear_1
+    seer.tower.load_state_dict(folded(model.model.vision_tower).state_dict())
+    with torch.no_grad():
+        seer.head.weight.copy_(first.weight[:OUTPUTS])
+        seer.head.bias.copy_(first.bias[:OUTPUTS])
+        seer.head.weight[: len(CONCEPTS)] /= EASE
+        seer.head.bias[: len(CONCEPTS)] = (seer.head.bias[: len(CONCEPTS)] - LIFT) / EASE
+    return seer
 
 
 def save(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workers.mini.captions import STEERING
+from workers.mini.captions import HARMLESS, STEERING
 from workers.mini.examiner import Examiner, Figures, auroc, content, item, share
 from workers.mini.language import Sight
 from workers.mini.lessons import Said, Teacher
@@ -94,7 +94,7 @@ def signs(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight]) 
     teacher = Teacher(rng, unseen=True)
     rows, truths = [], []
     for scene, sight in zip(scenes, sights, strict=True):
-        topic = str(rng.choice(np.array(["threat", "insult", "", "news", "cooking"])))
+        topic = str(rng.choice(np.array(["threat", "insult", HARMLESS, "news", "cooking"])))
         said = teacher.words(scene.concepts, topic=topic)
         name = "threat" if rng.random() < 0.5 else "insult"
         text = f"{said.caption} {said.text_in_image}".strip()

@@ -263,15 +263,18 @@ def validation(count: int = 700, split: Split = "validation") -> Batch:
     return _stacked([composer.compose() for _ in range(count)])
 
 
-def train_tower(folder: Path, plan: TowerPlan, *, resume: bool = True) -> Path:
+def train_tower(
+    folder: Path, plan: TowerPlan, *, start_from: "Seer | None" = None, resume: bool = True
+) -> Path:
     """Train the tower, keeping a running average of its weights, and return the file of that average.
 
+    Without `start_from` it starts from the published weights.
     Several learners share one set of weights and step on it without waiting for each other: where other work takes
     one core for a while, the other learner goes on. One learner alone gives the same weights for the same seed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(plan.seed)
-    seer = Seer(FOLDER / "packs")
+    seer = start_from or Seer(FOLDER / "packs")
     nn.Module.to(seer, plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(seer).requires_grad_(requires_grad=False)
     start, state = 0, folder / "tower-state.pt"

@@ -7,6 +7,7 @@ imagined eye; then with what the tower really sees; then the checkpoint is writt
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,20 @@ from rich.progress import track
 from transformers import PreTrainedTokenizerFast
 
 from workers.mini.language import LanguagePlan, Probes, Sights, train_language
-from workers.mini.material import Split
-from workers.mini.network import build, save, set_tower
+from workers.mini.material import FOLDER, Split
+from workers.mini.meanings import common, meanings
+from workers.mini.network import build, carry_over, save, set_tower, tower_of
 from workers.mini.scenes import Composer
 from workers.mini.tower import OUTPUTS, Seer, TowerPlan, as_input, train_tower
-from workers.mini.vocabulary import tokenizer
+from workers.mini.vocabulary import COMMON, tokenizer
 
 HERE = Path(__file__).parent
 
+#: Where fetched archives are kept.
+PACKS = FOLDER / "packs"
+
 #: Steps of each stage at full length.
-STEPS = {"tower": 5_000, "oracle": 3_000, "seeing": 3_000}
+STEPS = {"tower": 5_000, "oracle": 3_000, "seeing": 6_000}
 
 #: Where everything is trained: on the GPU if there is one.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,7 +46,7 @@ def vocabulary(run: Path) -> PreTrainedTokenizerFast:
     """Return the run's tokenizer, trained once."""
     folder = run / "tokenizer"
     if not folder.exists():
-        tokenizer().save_pretrained(folder)
+        tokenizer(common(PACKS, COMMON)).save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -60,10 +65,8 @@ def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int) -> Path
     return path
 
 
-def seeing(
-    run: Path, *, steps: int, scenes: int, start_from: str = "oracle", name: str = "seeing"
-) -> Path:
-    """Teach the language part on what the tower sees, from the state of an earlier stage."""
+def seeing(run: Path, *, steps: int, scenes: int, start_from: Path | None = None) -> Path:
+    """Teach the language part on what the tower sees, from an earlier checkpoint or from the imagined eye's stage."""
     words = vocabulary(run)
     seer = eye(run)
     seen, checked = run / "seen-train.npz", run / "seen-validation.npz"
@@ -72,34 +75,37 @@ def seeing(
     if not checked.exists():
         look(seer, checked, split="validation", seed=502, count=160)
     model, probes = build(words), Probes()
-    state = torch.load(run / f"{start_from}.pt", weights_only=True, map_location="cpu")
-    model.load_state_dict(state["model"])
-    probes.load_state_dict(state["probes"])
+    if start_from is None:
+        state = torch.load(run / "oracle.pt", weights_only=True, map_location="cpu")
+        model.load_state_dict(state["model"])
+        probes.load_state_dict(state["probes"])
+    else:
+        carry_over(model, words, start_from, partial(meanings, packs=PACKS))
     set_tower(model, seer)
     model.to(DEVICE)
     plan = LanguagePlan(
-        name=name,
+        name="seeing",
         steps=steps,
         seed=12,
         rate=1.5e-3,
-        decay_from=0.35,
+        decay_from=0.5,
         seen=seen,
         checked=checked,
-        # Half of what it sees stays imagined: on real sights alone it forgets wordings that it once understood.
-        imagine=0.5,
+        # Much of what it sees stays imagined: on real sights alone it forgets wordings that it once understood.
+        imagine=0.4,
         explain=0.2,
-        reasons=0.3,
+        reasons=0.25,
         weights={"answer": 1.0, "reply": 0.4, "noun": 0.4, "clause": 0.6},
     )
     return train_language(model, words, run, plan, probes)
 
 
-def export(run: Path, folder: Path, *, stage: str = "seeing") -> None:
+def export(run: Path, folder: Path) -> None:
     """Write the checkpoint as transformers reads it."""
     words = vocabulary(run)
     model = build(words)
     model.load_state_dict(
-        torch.load(run / f"{stage}.pt", weights_only=True, map_location="cpu")["model"]
+        torch.load(run / "seeing.pt", weights_only=True, map_location="cpu")["model"]
     )
     set_tower(model, eye(run))
     save(model, words, folder)
@@ -162,6 +168,11 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
     parser.add_argument(
         "--out", type=Path, help="folder of the checkpoint; `checkpoint` in the run's by default"
     )
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="folder of a checkpoint to go on from, such as workers/mini, without the stage of the imagined eye",
+    )
     parser.add_argument("--seed", type=int, default=7)
     chosen = parser.parse_args(arguments)
     out = chosen.out or chosen.run / "checkpoint"
@@ -173,6 +184,8 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         if chosen.stage == "all"
         else {chosen.stage}
     )
+    if chosen.start_from is not None:
+        wanted.discard("oracle")
     chosen.run.mkdir(parents=True, exist_ok=True)
     if "tower" in wanted:
         on_gpu = DEVICE == "cuda"
@@ -183,7 +196,8 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
             device=DEVICE,
             composers=chosen.threads if on_gpu else 0,
         )
-        train_tower(chosen.run, plan)
+        earlier = tower_of(chosen.start_from) if chosen.start_from else None
+        train_tower(chosen.run, plan, start_from=earlier)
     if "oracle" in wanted:
         words = vocabulary(chosen.run)
         torch.manual_seed(chosen.seed)
@@ -192,7 +206,8 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         )
         train_language(build(words).to(DEVICE), words, chosen.run, lessons)
     if "seeing" in wanted:
-        seeing(chosen.run, steps=steps["seeing"], scenes=max(64, chosen.scenes // share))
+        scenes = max(64, chosen.scenes // share)
+        seeing(chosen.run, steps=steps["seeing"], scenes=scenes, start_from=chosen.start_from)
     if "export" in wanted:
         export(chosen.run, out)
     if "curves" in wanted:

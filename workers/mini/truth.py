@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies.question import Question
+from workers.mini.captions import HARMLESS
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
 from workers.mini.lessons import Said, Teacher
 from workers.mini.material import Split
@@ -100,17 +101,20 @@ TRUTHS: Mapping[str, Mapping[str, Holds]] = {
 ABOUT: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "weapons": (
         ("weapon", "toy", "kitchen knife", "kitchen thing"),
-        ("sell", "threat", "news", "museum", ""),
+        ("sell", "threat", "news", "museum", HARMLESS),
     ),
     "alcohol_tobacco": (
         ("alcohol", "tobacco", "coffee", "milk bottle"),
-        ("sell", "lesson", "recovery", ""),
+        ("sell", "lesson", "recovery", HARMLESS),
     ),
-    "drugs": (("drug", "food"), ("sell", "lesson", "recovery", "cooking", "")),
-    "gambling": (("gambling", "money", "toy"), ("bet", "prop", "")),
-    "graphic_violence": (("gore", "fire"), ("glorify", "news", "museum", "prop", "")),
-    "harassment": (("middle finger", "baby"), ("insult", "threat", "recovery", "prop", "")),
-    "scams": (("money", "phone"), ("scam_prize", "scam_money", "scam_code", "sell", "news", "")),
+    "drugs": (("drug", "food"), ("sell", "lesson", "recovery", "cooking", HARMLESS)),
+    "gambling": (("gambling", "money", "toy"), ("bet", "prop", HARMLESS)),
+    "graphic_violence": (("gore", "fire"), ("glorify", "news", "museum", "prop", HARMLESS)),
+    "harassment": (("middle finger", "baby"), ("insult", "threat", "recovery", "prop", HARMLESS)),
+    "scams": (
+        ("money", "phone"),
+        ("scam_prize", "scam_money", "scam_code", "sell", "news", HARMLESS),
+    ),
 }
 
 

@@ -1,9 +1,11 @@
 """The bundled model's tokenizer and processor, trained on the project's own prompts and captions."""
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -17,7 +19,10 @@ from workers.mini.scenes import SIDE_PX, Shown
 USER, ASSISTANT, END, PAD, IMAGE = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>", "<|image|>"
 
 #: How many tokens the tokenizer has.
-SIZE = 3_072
+SIZE = 8_192
+
+#: How many common words deserve a token of their own, though no lesson may use them.
+COMMON = 5_500
 
 #: What is said in every prompt or rationale, and so deserves one token.
 FIXED = (
@@ -91,13 +96,22 @@ def corpus(seed: int, uploads: int = 1_500) -> Iterator[str]:
             for each in things
             for one, many in each.words
         )
-        yield "\n".join(line for lines in LINES.values() for line in lines)
+        yield "\n".join(line for lines in LINES.values() for line in lines.trained)
         yield "\n".join((*STEERING, prompt.SYSTEM))
         yield ",".join(str(number) for number in range(101))
 
 
-def tokenizer(seed: int = 5) -> PreTrainedTokenizerFast:
-    """Train the tokenizer: word-like pieces over bytes, one token for what every prompt repeats."""
+def used(words: PreTrainedTokenizerFast, seed: int = 6) -> torch.Tensor:
+    """Return for each token whether lessons use it."""
+    found = torch.zeros(len(words), dtype=torch.bool)
+    for text in corpus(seed):
+        found[words(text, add_special_tokens=False)["input_ids"]] = True
+    found[words.convert_tokens_to_ids([PAD, USER, ASSISTANT, END, IMAGE])] = True
+    return found
+
+
+def tokenizer(common: Sequence[str], seed: int = 5) -> PreTrainedTokenizerFast:
+    """Train the tokenizer: word-like pieces over bytes, one token for what every prompt repeats and for common words."""
     fixed = "|".join(re.escape(text) for text in sorted(FIXED, key=len, reverse=True))
     made = Tokenizer(models.BPE(byte_fallback=False))
     made.pre_tokenizer = pre_tokenizers.Sequence(
@@ -115,7 +129,8 @@ def tokenizer(seed: int = 5) -> PreTrainedTokenizerFast:
         show_progress=False,
         min_frequency=2,
     )
-    made.train_from_iterator(corpus(seed), trainer)
+    words = " ".join(common[:COMMON])
+    made.train_from_iterator(itertools.chain(corpus(seed), [words] * 4), trainer)
     made.add_special_tokens(
         [
             AddedToken(each, special=True, normalized=False)

@@ -1,5 +1,6 @@
 """Composes policies in plain words whose truth about an upload is known: what the language part learns from."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -41,6 +42,11 @@ class Noun:
 
     words: str
     means: frozenset[int]
+
+    @property
+    def bare(self) -> str:
+        """The words without their article."""
+        return re.sub(r"^(?:an?|any) ", "", self.words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +136,13 @@ class Composer:
 
     def said(self, phrases: Phrases, **words: str) -> str:
         """Return one of several phrases with its words filled in."""
-        lines = phrases.unseen if self.unseen else phrases.trained
+        lines = phrases.held if self.unseen else phrases.trained
         line = str(lines[int(self.rng.integers(len(lines)))])
         for key, value in words.items():
             line = line.replace("{" + key + "}", value).replace(
                 "{" + key.upper() + "}", value[:1].upper() + value[1:]
             )
-        return line
+        return re.sub(r"\b([Nn]o) (?:an?|any) ", r"\1 ", line)
 
     # ---- clauses
 

@@ -1,0 +1,52 @@
+"""How the bundled model's parts are put together, and how training goes on from what ships."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+from workers.mini import network
+from workers.mini.tower import OUTPUTS, as_input
+
+SHIPPED = Path(network.__file__).parent
+
+
+def test_a_new_word_starts_where_its_meaning_lies_and_known_ones_keep_their_vectors() -> None:
+    """A word that means what a learned one means starts near it, and no learned word moves."""
+    words = PreTrainedTokenizerFast.from_pretrained(SHIPPED)
+    before = AutoModelForImageTextToText.from_pretrained(SHIPPED, dtype=torch.float32)
+    old = before.get_input_embeddings().weight.detach().numpy()
+    known = words.get_vocab()
+    words.add_tokens([" zebra"])
+
+    def meaning(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        like = [known.get(f"Ġ{'horse' if text == 'zebra' else text}", 0) for text in texts]
+        return np.asarray(old[like])
+
+    model = network.build(words)
+    explained = network.carry_over(model, words, SHIPPED, meaning)
+    table = model.get_input_embeddings().weight.detach().numpy()
+    np.testing.assert_array_equal(table[: len(old)], old)
+    zebra, horse = table[words.convert_tokens_to_ids(" zebra")], old[known["Ġhorse"]]
+    assert zebra @ horse / np.linalg.norm(zebra) / np.linalg.norm(horse) > 0.6
+    assert explained > 0.5
+
+
+def test_the_tower_that_ships_says_the_same_when_it_is_trained_on() -> None:
+    """What training goes on from sees exactly what the checkpoint sees."""
+    seer = network.tower_of(SHIPPED).eval()
+    model = AutoModelForImageTextToText.from_pretrained(SHIPPED, dtype=torch.float32).eval()
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    again = network.build(PreTrainedTokenizerFast.from_pretrained(SHIPPED)).eval()
+    network.set_tower(again, seer)
+    with torch.no_grad():
+        features, same = (
+            each.model.vision_tower(as_input(pixels)).last_hidden_state for each in (model, again)
+        )
+    head, kept = (each.model.multi_modal_projector.linear_1 for each in (model, again))
+    torch.testing.assert_close(same, features, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(kept.weight[:OUTPUTS], head.weight[:OUTPUTS])
+    torch.testing.assert_close(kept.bias[:OUTPUTS], head.bias[:OUTPUTS])
