@@ -66,7 +66,9 @@ class Figures:
     agreement: Mapping[str, Agreement]  # of two who looked at the same item, by policy
     reliability: Mapping[tuple[str, str], Agreement]  # with what counts, by reviewer and policy
     overturned: Mapping[str, Overturned]  # by policy
-    unclear: tuple[Ranked, ...]  # clauses, and carve-outs, that reviewers found unclear, the worst first
+    unclear: tuple[
+        Ranked, ...
+    ]  # clauses, and carve-outs, that reviewers found unclear, the worst first
     disputed: tuple[Ranked, ...]  # clauses on which two answered differently, the worst first
     anchoring: Anchoring
 
