@@ -81,6 +81,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     data = root / "weir"
     base = {k: v for k, v in environment().items() if not k.startswith(("WEIR_", "RAY_", "KAFKA_"))}
     base["WEIR_POLICIES"] = str(policies)
+    # Reasons are waited for longer than usual: other tests have the machine as well.
+    base["WEIR_STREAM_RATIONALE_WAIT_S"] = "120"
     with (root / "printed").open("wb") as printed:
         process = subprocess.Popen(
             ["bash", str(HOUSE / "infra" / "demo.sh"), "--data", str(data)],

@@ -100,12 +100,18 @@ def claim(body: Claim, site: Here, visit: Who) -> dict[str, Any]:
     _is_here(site, visit)
     until = site.shelf.get(f"break:{visit.id}")
     if until is not None:
-        return {"jobs": [], "reason": "break", "until": until, "own": True}
+        return {"jobs": [], "kept": [], "reason": "break", "until": until, "own": True}
     rests = site.desk.rests_until(person)
     if rests is not None:
-        # What the page holds ahead is not for somebody who has just seen too much.
-        give_back(site, visit)
-        return {"jobs": [], "reason": "break", "until": rests.isoformat(), "own": False}
+        # What the page holds ahead is not for somebody who has just seen too much; what they saw, they may answer.
+        kept = give_back(site, visit, but_seen=True)
+        return {
+            "jobs": [shown(site, visit, each) for each in kept if each.job_id not in body.have],
+            "kept": [each.job_id for each in kept],
+            "reason": "break",
+            "until": rests.isoformat(),
+            "own": False,
+        }
     theirs = site.desk.held(person)
     held = [e for e in theirs if e.state == "leased" and e.job_id not in body.have]
     whole = [site.desk.entry(entry.job_id) for entry in held[: body.want]]
@@ -286,13 +292,24 @@ def _last(site: Site, held: Sequence[Entry]) -> dict[str, Any] | None:
     return {"job": entry.job_id, "lease": entry.lease, "undo_s": max(0.0, left.total_seconds())}
 
 
-def give_back(site: Site, visit: Visit) -> None:
-    """Give back every job that this person holds without an answer."""
+def give_back(site: Site, visit: Visit, *, but_seen: bool = False) -> list[Entry]:
+    """Give back every job that this person holds without an answer, or those only that they did not see clearly.
+
+    Returns what they keep.
+    """
     person = visit.person
-    site.clock.settle(person)
+    site.clock.settle(person, going_on=but_seen)
+    kept = []
     for entry in site.desk.held(person):
-        if entry.state == "leased":
-            site.desk.release(person, entry.job_id, entry.lease)
+        if entry.state != "leased":
+            continue
+        if but_seen and site.clock.seconds(person, entry.job_id, entry.lease) is not None:
+            whole = site.desk.entry(entry.job_id)
+            if whole is not None and whole.holder == person.id:
+                kept.append(whole)
+            continue
+        site.desk.release(person, entry.job_id, entry.lease)
+    return kept
 
 
 def paused(site: Site) -> frozenset[str]:

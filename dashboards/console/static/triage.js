@@ -30,8 +30,9 @@ async function fill() {
       const have = hands.map((job) => job.job).concat(last ? [last.job.job] : []);
       const said = await call("/api/claim", { have, want: 2 - hands.length });
       if (said.reason === "break") {
-        veil.close();
-        hands.length = 0;
+        const kept = hands.filter((job) => said.kept.includes(job.job));
+        if (kept[0] !== hands[0]) veil.close();
+        hands.splice(0, hands.length, ...kept);
       }
       hands.push(...said.jobs.map(fresh));
       if (said.last && !last) recall(said.last);
