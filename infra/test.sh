@@ -50,7 +50,8 @@ if ((failed)); then
   exit 1
 fi
 export PATH="$PWD/.venv/bin:$PATH"
-# One thread a process. Many tests wait for other programs, so that three processes keep two cores busy.
+# One thread a process: the tests run two processes on two cores; with three, tests that wait for other programs waited
+# too long now and then.
 export OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 
 step "ruff check" ruff check .
@@ -58,7 +59,7 @@ step "ruff format" ruff format --check .
 step "mypy" mypy
 step "import contracts" lint-imports
 step "docstrings" interrogate --quiet tests
-step "tests" python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 5 "$@"
+step "tests" python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 15 --durations-min 5 "$@"
 
 printf '\n%s\n' "${timings[@]}"
 printf 'all in %d s\n' "$SECONDS"

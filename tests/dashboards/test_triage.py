@@ -77,6 +77,10 @@ def test_the_next_item_is_there_before_the_server_has_answered(house: Any) -> No
     page.keyboard.press("1")
 
     assert shown(page) == "two"
+    for _ in range(600):
+        if held:
+            break
+        page.wait_for_timeout(50)
     assert held
     assert house.verdict("one") is None
     held[0].continue_()

@@ -155,8 +155,9 @@ def site(
         "WEIR_STORE_ENDPOINT": f"http://{host}:{port}",
         "WEIR_STORE_ACCESS_KEY": "key",
         "WEIR_STORE_SECRET_KEY": "secret",
-        "WEIR_MEDIA_FETCH_DEADLINE_S": "3",
-        "WEIR_MEDIA_FETCH_TIMEOUT_S": "2",
+        # Long enough for a store that shares two cores with other tests.
+        "WEIR_MEDIA_FETCH_DEADLINE_S": "12",
+        "WEIR_MEDIA_FETCH_TIMEOUT_S": "8",
         # What cannot be fetched waits for a person at once, not after hours.
         "WEIR_STREAM_MAX_RESCORES": "1",
         "WEIR_STREAM_RATIONALE_WAIT_S": "5",
