@@ -51,6 +51,7 @@ def test_signing_in_leads_to_the_first_item(house: Any) -> None:
     """The form takes name and password by keys alone; the wrong one is refused in words, out is out."""
     house.put("one", text="one")
     page = house.page(None, "/sign-in")
+    expect(page.get_by_label("Name")).to_be_focused(timeout=SLOW_MS)
     page.keyboard.type("ann")
     for word in ("not the password", PASSWORD):
         page.locator("input[name=password]").fill(word)

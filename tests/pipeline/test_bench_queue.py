@@ -26,7 +26,7 @@ def test_small_load_breaks_no_promise(redis_url: str) -> None:
 def test_redis_lost_in_the_middle(kafka_settings: Kafka) -> None:
     """Redis is killed while people work, and the topics say that every job was decided once or is still open."""
     # More than can be answered meanwhile: whoever is told that nothing is open was told a lie.
-    load = Load(open=1_000, queues=3, reviewers=12, seconds=4.0, processes=1)
+    load = Load(open=2_000, queues=3, reviewers=12, seconds=12.0, processes=1)
 
     with own_redis() as own:
         found = bench_rebuild.measure(kafka_settings, own, load)
