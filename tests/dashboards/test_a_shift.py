@@ -209,45 +209,18 @@ def test_what_was_decided_on_media_that_look_the_same_stands_beside(house: Any) 
     assert ann.id == "ann"
 
 
-def test_what_was_seen_may_be_answered_though_it_was_too_much(house: Any) -> None:
-    """A page that is loaded anew in a break still has the item whose media its reader saw, and nothing else."""
+def before_too_much(house: Any) -> Page:
+    """Return Ann's page with the first of two items, of which one look is more than her budget."""
     house.set(budget=Budget(in_a_row=0.001, rest=timedelta(minutes=10)))
     for name in ("one", "two"):
         house.put(name, text=name, severity="critical")
-    page = house.page("ann")
+    page: Page = house.page("ann")
     sees(page, "one")
-    page.locator("#reveal").focus()
-    page.keyboard.down(" ")
-    expect(page.locator("#media img")).to_have_attribute(
-        "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
-    )
-    page.wait_for_timeout(300)
-    page.keyboard.up(" ")
-    for _ in range(600):
-        if house.site.desk.exposure(Person(id="ann")):
-            break
-        page.wait_for_timeout(50)
-    page.reload()
-    sees(page, "one")
-    page.wait_for_timeout(300)
-    page.keyboard.press("v")
-    page.keyboard.press("1")
-
-    expect(page.locator("#nothing")).to_contain_text("what you have seen was much", timeout=SLOW_MS)
-    assert house.site.desk.entry("two").holder != "ann"
+    return page
 
 
-def test_who_has_seen_too_much_gives_back_what_comes_next(house: Any) -> None:
-    """What a page holds ahead goes back once its reader's exposure gives them a break, which is not theirs to end."""
-    house.set(budget=Budget(in_a_row=0.001, rest=timedelta(minutes=10)))
-    for name in ("one", "two"):
-        house.put(name, text=name, severity="critical")
-    page = house.page("ann")
-    sees(page, "one")
-    for _ in range(600):
-        if house.site.desk.entry("two").holder == "ann":
-            break
-        page.wait_for_timeout(50)
+def sees_too_much(house: Any, page: Page) -> None:
+    """Hold the key that reveals the media until more than the budget is counted."""
     page.locator("#reveal").focus()
     page.keyboard.down(" ")
     expect(page.locator("#media img")).to_have_attribute(
@@ -260,6 +233,30 @@ def test_who_has_seen_too_much_gives_back_what_comes_next(house: Any) -> None:
         if house.site.desk.exposure(Person(id="ann")):
             break
         page.wait_for_timeout(50)
+
+
+def test_what_was_seen_may_be_answered_though_it_was_too_much(house: Any) -> None:
+    """A page that is loaded anew in a break still has the item whose media its reader saw, and nothing else."""
+    page = before_too_much(house)
+    sees_too_much(house, page)
+    page.reload()
+    sees(page, "one")
+    page.wait_for_timeout(300)
+    page.keyboard.press("v")
+    page.keyboard.press("1")
+
+    expect(page.locator("#nothing")).to_contain_text("what you have seen was much", timeout=SLOW_MS)
+    assert house.site.desk.entry("two").holder != "ann"
+
+
+def test_who_has_seen_too_much_gives_back_what_comes_next(house: Any) -> None:
+    """What a page holds ahead goes back once its reader's exposure gives them a break, which is not theirs to end."""
+    page = before_too_much(house)
+    for _ in range(600):
+        if house.site.desk.entry("two").holder == "ann":
+            break
+        page.wait_for_timeout(50)
+    sees_too_much(house, page)
     page.keyboard.press("v")
     page.keyboard.press("1")
 

