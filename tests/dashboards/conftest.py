@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 import uvicorn
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
 from dashboards.console import access
 from dashboards.console.app import console
@@ -54,6 +61,8 @@ from workers.store import Access, open_stores
 
 POLICIES = read_policies(Path(__file__).parents[2] / "policies")
 PASSWORD = "a long enough password"
+#: How long anything in a browser is waited for: the machine may be busy.
+PATIENCE_S = 60.0
 #: What of Chromium's own a test has no use for.
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -198,7 +207,7 @@ class House:
         context = self.chromium.new_context(
             base_url=self.url, viewport={"width": 1366, "height": 768}, **options
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(PATIENCE_S * 1000)
         self.open.append(context)
         if person is not None:
             [(name, value)] = self.cookie(person).items()
@@ -206,6 +215,13 @@ class House:
         page = context.new_page()
         page.goto(path)
         return page
+
+    def until(self, page: Page, condition: Callable[[], Any], what: str) -> None:
+        """Wait until something is so; the page goes on meanwhile."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"it never came: {what}"
+            page.wait_for_timeout(50)
 
     def verdict(self, job: str) -> dict[str, Any] | None:
         """Return the answers to a job that wait to be sent."""
@@ -220,6 +236,7 @@ class House:
 @pytest.fixture(scope="session")
 def _chromium() -> Iterator[Browser]:
     play: Playwright
+    expect.set_options(timeout=PATIENCE_S * 1000)
     with sync_playwright() as play:
         program = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = play.chromium.launch(executable_path=program, args=list(ARGUMENTS))

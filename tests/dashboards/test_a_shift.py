@@ -5,6 +5,7 @@ import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -25,7 +26,6 @@ from pipeline.redis import Depth, Projected
 from pipeline.review import Person, job_of
 from policies.queues import Queue
 
-SLOW_MS = 60_000
 SLOW_S = 120
 PASSWORD = "a long enough password"
 LOOK = "00ff13ff00ff5cff"
@@ -35,23 +35,31 @@ FAR = "ff0013ffa5a55c00"
 
 def sees(page: Page, caption: str) -> None:
     """Wait until an item is shown."""
-    expect(page.locator("#caption")).to_have_text(caption, timeout=SLOW_MS)
+    expect(page.locator("#caption")).to_have_text(caption)
+
+
+def keep(page: Page) -> None:
+    """Keep the settings of a page, and wait until the server has them and sent the page anew."""
+    with page.expect_navigation():
+        page.get_by_role("button", name="Keep").click()
+
+
+def holds_next(house: Any, page: Page) -> None:
+    """Wait until the page has the item that comes next, too."""
+    house.until(page, lambda: house.site.desk.entry("two").holder == "ann", "the next item")
 
 
 def told(house: Any, page: Page, count: int) -> list[dict[str, Any]]:
     """Return what was written about jobs, once it is so much."""
-    for _ in range(600):
-        if len(found := house.seen(REVIEWS)) >= count:
-            return list(found)
-        page.wait_for_timeout(50)
-    raise AssertionError
+    house.until(page, lambda: len(house.seen(REVIEWS)) >= count, f"{count} events")
+    return list(house.seen(REVIEWS))
 
 
 def test_signing_in_leads_to_the_first_item(house: Any) -> None:
     """The form takes name and password by keys alone; the wrong one is refused in words, out is out."""
     house.put("one", text="one")
     page = house.page(None, "/sign-in")
-    expect(page.get_by_label("Name")).to_be_focused(timeout=SLOW_MS)
+    expect(page.get_by_label("Name")).to_be_focused()
     page.keyboard.type("ann")
     for word in ("not the password", PASSWORD):
         page.locator("input[name=password]").fill(word)
@@ -61,9 +69,9 @@ def test_signing_in_leads_to_the_first_item(house: Any) -> None:
 
     sees(page, "one")
     page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=SLOW_MS)
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     page.goto("/triage")
-    expect(page.get_by_role("heading", name="Sign in")).to_be_visible(timeout=SLOW_MS)
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
 def test_a_violation_wants_its_clause(house: Any) -> None:
@@ -106,8 +114,10 @@ def test_items_are_given_away_for_a_reason_by_keys(house: Any) -> None:
     page.locator("#away-why").fill("he names a school")
     page.keyboard.press("Enter")
 
-    done = told(house, page, 3)
+    # The log comes first, and the queue follows it.
     entry = house.site.desk.entry
+    house.until(page, lambda: entry("three").queue != "weapons", "the third item elsewhere")
+    done = told(house, page, 3)
     assert [(e["kind"], e["job_id"], e["by"]) for e in done] == [
         ("skipped", "one", "ann"),
         ("moved", "two", "ann"),
@@ -125,12 +135,9 @@ def test_what_is_given_back_is_on_the_log(house: Any) -> None:
         house.put(name, text=name)
     page = house.page("ann")
     sees(page, "one")
-    for _ in range(600):
-        if house.site.desk.entry("two").holder == "ann":
-            break
-        page.wait_for_timeout(50)
+    holds_next(house, page)
     page.keyboard.press("b")
-    expect(page.locator("#nothing")).to_contain_text("on a break", timeout=SLOW_MS)
+    expect(page.locator("#nothing")).to_contain_text("on a break")
 
     found = house.seen(REVIEWS)
 
@@ -149,7 +156,7 @@ def test_an_answer_can_be_taken_back_after_the_server_was_started_anew(house: An
     sees(page, "one")
     page.keyboard.press("v")
     page.keyboard.press("1")
-    expect(page.locator("#said")).to_contain_text("Answered", timeout=SLOW_MS)
+    expect(page.locator("#said")).to_contain_text("Answered")
     page.close()
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(console(replace(house.site)), log_level="error"))
@@ -160,18 +167,15 @@ def test_an_answer_can_be_taken_back_after_the_server_was_started_anew(house: An
     port = listening.getsockname()[1]
 
     again = house.page("ann", f"http://127.0.0.1:{port}/triage")
-    expect(again.locator("#nothing")).to_contain_text("Nothing waits", timeout=SLOW_MS)
+    expect(again.locator("#nothing")).to_contain_text("Nothing waits")
     assert house.verdict("one") is not None
     again.keyboard.press("u")
     sees(again, "one")
     assert house.verdict("one") is None
     again.keyboard.press("a")
     again.keyboard.press("0")
-    for _ in range(600):
-        if verdict := house.verdict("one"):
-            break
-        again.wait_for_timeout(50)
-    assert [answer["answer"] for answer in verdict["answers"]] == ["allowed"]
+    house.until(again, lambda: house.verdict("one"), "the other answer")
+    assert [answer["answer"] for answer in house.verdict("one")["answers"]] == ["allowed"]
     server.should_exit = True
     thread.join(10)
 
@@ -186,10 +190,7 @@ def test_what_was_decided_on_media_that_look_the_same_stands_beside(house: Any) 
         sees(page, f"the {name} one")
         page.keyboard.press("a")
         page.keyboard.press("0")
-        for _ in range(600):
-            if house.verdict(name):
-                break
-            page.wait_for_timeout(50)
+        house.until(page, partial(house.verdict, name), f"the answer to {name}")
         if name == "sealed":
             house.site.desk.queue.hold(name, "ann", house.site.desk.entry(name).lease, "undo", 1)
             lea = Person(id="lea", roles=frozenset({"lead"}))
@@ -223,16 +224,11 @@ def sees_too_much(house: Any, page: Page) -> None:
     """Hold the key that reveals the media until more than the budget is counted."""
     page.locator("#reveal").focus()
     page.keyboard.down(" ")
-    expect(page.locator("#media img")).to_have_attribute(
-        "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
-    )
+    expect(page.locator("#media img")).to_have_attribute("alt", "Medium 1 of 1, clear")
     page.wait_for_timeout(300)
     page.keyboard.up(" ")
     expect(page.locator("#media img")).to_have_attribute("alt", "Medium 1 of 1, blurred")
-    for _ in range(600):
-        if house.site.desk.exposure(Person(id="ann")):
-            break
-        page.wait_for_timeout(50)
+    house.until(page, lambda: house.site.desk.exposure(Person(id="ann")), "what Ann has borne")
 
 
 def test_what_was_seen_may_be_answered_though_it_was_too_much(house: Any) -> None:
@@ -245,22 +241,19 @@ def test_what_was_seen_may_be_answered_though_it_was_too_much(house: Any) -> Non
     page.keyboard.press("v")
     page.keyboard.press("1")
 
-    expect(page.locator("#nothing")).to_contain_text("what you have seen was much", timeout=SLOW_MS)
+    expect(page.locator("#nothing")).to_contain_text("what you have seen was much")
     assert house.site.desk.entry("two").holder != "ann"
 
 
 def test_who_has_seen_too_much_gives_back_what_comes_next(house: Any) -> None:
     """What a page holds ahead goes back once its reader's exposure gives them a break, which is not theirs to end."""
     page = before_too_much(house)
-    for _ in range(600):
-        if house.site.desk.entry("two").holder == "ann":
-            break
-        page.wait_for_timeout(50)
+    holds_next(house, page)
     sees_too_much(house, page)
     page.keyboard.press("v")
     page.keyboard.press("1")
 
-    expect(page.locator("#nothing")).to_contain_text("what you have seen was much", timeout=SLOW_MS)
+    expect(page.locator("#nothing")).to_contain_text("what you have seen was much")
     expect(page.locator("#back")).to_be_hidden()
     assert house.site.desk.entry("two").state == "open"
 
@@ -331,21 +324,21 @@ def test_media_are_shown_as_a_person_set_it(house: Any) -> None:
     own.get_by_label("with one press").check()
     own.get_by_label("all but mild things").check()
     own.get_by_label("without colours").uncheck()
-    own.get_by_role("button", name="Keep").click()
-    expect(own.get_by_label("with one press")).to_be_checked(timeout=SLOW_MS)
+    keep(own)
+    expect(own.get_by_label("with one press")).to_be_checked()
     own.clock.install()
     own.goto("/triage")
     sees(own, "two")
     expect(picture).to_have_attribute("alt", blurred)
 
     own.keyboard.press(" ")
-    expect(picture).to_have_attribute("alt", clear, timeout=SLOW_MS)
+    expect(picture).to_have_attribute("alt", clear)
     expect(own.locator("#media.grey")).to_have_count(0)
     own.keyboard.press(" ")
     expect(picture).to_have_attribute("alt", blurred)
     for leave in ("idle", "other window"):
         own.keyboard.press(" ")
-        expect(picture).to_have_attribute("alt", clear, timeout=SLOW_MS)
+        expect(picture).to_have_attribute("alt", clear)
         if leave == "idle":
             own.clock.fast_forward(31_000)
         else:
@@ -355,7 +348,7 @@ def test_media_are_shown_as_a_person_set_it(house: Any) -> None:
     own.keyboard.press("0")
 
     sees(own, "one")
-    expect(picture).to_have_attribute("alt", clear, timeout=SLOW_MS)
+    expect(picture).to_have_attribute("alt", clear)
 
 
 def test_a_picture_is_zoomed_by_a_key_and_evidence_in_time_is_named(house: Any) -> None:
@@ -365,9 +358,7 @@ def test_a_picture_is_zoomed_by_a_key_and_evidence_in_time_is_named(house: Any) 
     sees(page, "one")
     expect(page.locator("#frames")).to_have_text("Evidence at 1.5 s")
     page.keyboard.down(" ")
-    expect(page.locator("#media img")).to_have_attribute(
-        "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
-    )
+    expect(page.locator("#media img")).to_have_attribute("alt", "Medium 1 of 1, clear")
     page.locator("#media img").evaluate("picture => picture.decode()")
 
     looks = "picture => [picture.offsetWidth, picture.parentElement.scrollLeft]"
@@ -392,13 +383,13 @@ def test_who_cares_for_people_sees_what_they_bear_and_nobody_else_does(house: An
     house.site.desk.reveal(ann, "one", entry.lease, 60)
     own = house.page("ann", "/own")
     own.get_by_label("Hate").first.check()
-    own.get_by_role("button", name="Keep").click()
-    expect(own.get_by_text("30.0 of 600 points")).to_be_visible(timeout=SLOW_MS)
+    keep(own)
+    expect(own.get_by_text("30.0 of 600 points")).to_be_visible()
 
     page = house.page("wes", "/wellbeing")
     row = page.locator("tr", has=page.get_by_role("rowheader", name="ann", exact=True))
     lead = house.page("lea", "/lead")
-    expect(lead.locator("#live")).to_have_text("live", timeout=SLOW_MS)
+    expect(lead.locator("#live")).to_have_text("live")
 
     assert row.locator("td").all_inner_texts() == ["30.0 of 600", "30.0 of 150", "", "hate"]
     assert not [word for word in ("30.0", "hate") if word in lead.content()]

@@ -17,7 +17,6 @@ from pipeline.messages import VerdictAnswer
 
 SERIOUS = {"serious", "critical"}
 RATIONALE = {"clause": "W1", "text": "A pistol beside a price.", "supported": True}
-SLOW_MS = 60_000
 LOOK = "00ff13ff00ff5cff"
 PICTURE = "pistol-for-sale.png"
 CLAUSES = ("weapons", "weapons/W3")
@@ -44,13 +43,11 @@ def views(house: Any, page: Page) -> list[str]:
     """Return the faults of every view that a person with all roles sees, one after the other."""
     found = []
     page.goto("/triage")
-    expect(page.locator("#job")).to_be_visible(timeout=SLOW_MS)
-    expect(page.locator("#media img")).to_have_js_property("complete", value=True, timeout=SLOW_MS)
+    expect(page.locator("#job")).to_be_visible()
+    expect(page.locator("#media img")).to_have_js_property("complete", value=True)
     found += faults(page, "review")
     page.keyboard.down(" ")
-    expect(page.locator("#media img")).to_have_attribute(
-        "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
-    )
+    expect(page.locator("#media img")).to_have_attribute("alt", "Medium 1 of 1, clear")
     page.keyboard.press("v")
     for key in ("k", "l", "d"):
         page.keyboard.press(key)
@@ -70,13 +67,13 @@ def views(house: Any, page: Page) -> list[str]:
     for path in ("lead", "wellbeing", "own", "nowhere"):
         page.goto(f"/{path}")
         if path == "lead":
-            expect(page.locator("#verdicts")).to_contain_text("so far", timeout=SLOW_MS)
-            expect(page.locator("#duty td").first).to_be_visible(timeout=SLOW_MS)
+            expect(page.locator("#verdicts")).to_contain_text("so far")
+            expect(page.locator("#duty td").first).to_be_visible()
         found += faults(page, path)
     page.goto("/triage")
-    expect(page.locator("#job")).to_be_visible(timeout=SLOW_MS)
+    expect(page.locator("#job")).to_be_visible()
     page.keyboard.press("b")
-    expect(page.locator("#nothing")).to_contain_text("on a break", timeout=SLOW_MS)
+    expect(page.locator("#nothing")).to_contain_text("on a break")
     return found + faults(page, "break")
 
 

@@ -1,31 +1,21 @@
 """Waiting items that look the same are shown with their captions and answered one by one or by a marked selection."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from pipeline.alike import neighbours
 from pipeline.config import environment
 from pipeline.messages import VERDICTS
 from pipeline.review import NEAR
 
-SLOW_MS = 60_000
 LOOK = "00ff13ff00ff5cff"
 NEXT_TO_IT = "00ff13ff00ff5cf8"  # three bits
 FAR = "ff0013ffa5a55c00"
-
-
-def until(page: Page, true: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    for _ in range(600):
-        if true():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError
 
 
 def fill(house: Any) -> None:
@@ -43,7 +33,7 @@ def test_marked_items_get_the_same_answer_each_by_itself(house: Any) -> None:
     house.set(undo_for=timedelta(seconds=30))
     fill(house)
     page = house.page("ann")
-    expect(page.locator("#caption")).to_have_text("first", timeout=SLOW_MS)
+    expect(page.locator("#caption")).to_have_text("first")
     page.keyboard.press("k")
     rows = page.locator("#near-items li")
     expect(rows).to_have_text(
@@ -61,7 +51,7 @@ def test_marked_items_get_the_same_answer_each_by_itself(house: Any) -> None:
 
     page.keyboard.press("v")
     page.keyboard.press("1")
-    expect(page.locator("#said")).to_contain_text("Answered, and 2 like it", timeout=SLOW_MS)
+    expect(page.locator("#said")).to_contain_text("Answered, and 2 like it")
 
     said = {name: house.verdict(name) for name in ("one", "two", "three")}
     assert {v["job_id"]: v["answers"] for v in said.values()} == dict.fromkeys(
@@ -71,7 +61,7 @@ def test_marked_items_get_the_same_answer_each_by_itself(house: Any) -> None:
     assert house.verdict("far") is house.verdict("more") is None
 
     page.keyboard.press("u")
-    expect(page.locator("#said")).to_have_text("Taken back.", timeout=SLOW_MS)
+    expect(page.locator("#said")).to_have_text("Taken back.")
     expect(page.locator("#caption")).to_have_text("first")
     assert not [name for name in said if house.verdict(name)]
     assert {house.site.desk.entry(name).state for name in ("two", "three")} == {"open"}
@@ -81,7 +71,8 @@ def test_marked_items_get_the_same_answer_each_by_itself(house: Any) -> None:
     page.locator("#near-items li", has_text="third").get_by_role("checkbox").uncheck()
     page.keyboard.press("a")
     page.keyboard.press("0")
-    until(page, lambda: house.verdict("two") is not None)
+    for name in ("one", "two"):
+        house.until(page, partial(house.verdict, name), f"the answer to {name}")
     house.deliver()
     assert {v["job_id"] for v in house.seen(VERDICTS)} == {"one", "two"}
     assert house.site.desk.entry("three").state == "open"
@@ -92,7 +83,7 @@ def test_what_is_not_beside_is_not_answered(house: Any) -> None:
     house.set(undo_for=timedelta(seconds=30))
     fill(house)
     page = house.page("ann")
-    expect(page.locator("#caption")).to_have_text("first", timeout=SLOW_MS)
+    expect(page.locator("#caption")).to_have_text("first")
     bob = house.site.accounts.find("bob").person("bob")
     assert house.site.desk.claim(bob, only="three").entries
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from playwright.sync_api import Page, Response, expect
@@ -9,9 +10,9 @@ from playwright.sync_api import Page, Response, expect
 from pipeline.appeals import opened
 from pipeline.care import Budget
 from pipeline.messages import Appeal
+from pipeline.review import Person
 from policies.schema import Action, PolicySet
 
-SLOW_MS = 60_000
 RATIONALE = {"clause": "W1", "text": "The model's very own words.", "supported": True}
 
 
@@ -31,12 +32,12 @@ class Reader:
 
     def sees(self, text: str) -> None:
         """Wait until an item with this caption is shown."""
-        expect(self.page.locator("#caption")).to_have_text(text, timeout=SLOW_MS)
+        expect(self.page.locator("#caption")).to_have_text(text)
 
     def has_nothing(self) -> None:
         """Wait until the page says that nothing waits."""
         self.page.reload()
-        expect(self.page.locator("#nothing")).to_contain_text("Nothing waits", timeout=SLOW_MS)
+        expect(self.page.locator("#nothing")).to_contain_text("Nothing waits")
 
     def answers(self, job: str, *keys: str, note: str = "") -> None:
         """Answer by keys, and wait until the server has it."""
@@ -46,11 +47,7 @@ class Reader:
             self.page.keyboard.press("Escape")
         for key in keys:
             self.page.keyboard.press(key)
-        for _ in range(600):
-            if self.house.verdict(job) is not None:
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f"no answer to {job} came")
+        self.house.until(self.page, lambda: self.house.verdict(job), f"the answer to {job}")
 
 
 def test_two_who_agree_decide_and_neither_knows_the_other(house: Any) -> None:
@@ -96,7 +93,7 @@ def test_where_two_differ_a_lead_has_the_last_word(house: Any) -> None:
     [decision] = house.deliver()
 
     page = house.page("lea", "/lead")
-    expect(page.locator("#verdicts")).to_have_text("3 so far", timeout=SLOW_MS)
+    expect(page.locator("#verdicts")).to_have_text("3 so far")
     figures = {
         name: page.locator(f"#{name} tbody tr").all_inner_texts()
         for name in ("agreement", "reliability", "disputed")
@@ -119,15 +116,15 @@ def test_a_lead_hands_a_job_to_somebody_else(house: Any) -> None:
     ann.sees("one")
     lead = house.page("lea", "/lead")
     row = lead.locator("#duty tbody tr")
-    expect(row).to_contain_text("ann", timeout=SLOW_MS)
+    expect(row).to_contain_text("ann")
     row.locator("select").select_option("bob")
 
-    expect(row.locator("td").nth(3)).to_have_text("bob", timeout=SLOW_MS)
+    expect(row.locator("td").nth(3)).to_have_text("bob")
     bob = Reader(house, "bob")
     bob.sees("one")
     ann.page.keyboard.press("v")
     ann.page.keyboard.press("1")
-    expect(ann.page.locator("#lost")).to_be_visible(timeout=SLOW_MS)
+    expect(ann.page.locator("#lost")).to_be_visible()
 
 
 def test_blind_first_shows_no_opinion_and_says_so_in_the_verdict(house: Any) -> None:
@@ -192,21 +189,21 @@ def test_who_has_seen_too_much_in_a_row_is_given_a_break(house: Any) -> None:
     ann.sees("one")
     picture = ann.page.locator("#media img")
     ann.page.keyboard.down(" ")
-    expect(picture).to_have_attribute("alt", "Medium 1 of 1, clear", timeout=SLOW_MS)
+    expect(picture).to_have_attribute("alt", "Medium 1 of 1, clear")
     ann.page.wait_for_timeout(300)
     ann.page.keyboard.up(" ")
     expect(picture).to_have_attribute("alt", "Medium 1 of 1, blurred")
+    borne = partial(house.site.desk.exposure, Person(id="ann"))
+    house.until(ann.page, borne, "what Ann has borne")
     ann.answers("one", "v", "1")
     house.put("two", text="two")
     ann.page.reload()
 
-    expect(ann.page.locator("#nothing")).to_contain_text(
-        "what you have seen was much", timeout=SLOW_MS
-    )
+    expect(ann.page.locator("#nothing")).to_contain_text("what you have seen was much")
     own = house.page("ann", "/own")
     expect(own.locator("#borne ~ p strong")).to_contain_text("You are on a break until")
     lead = house.page("lea", "/lead")
-    expect(lead.locator("#people")).to_contain_text("ann: on break", timeout=SLOW_MS)
+    expect(lead.locator("#people")).to_contain_text("ann: on break")
 
 
 def test_views_of_other_roles_are_neither_named_nor_opened(house: Any) -> None:

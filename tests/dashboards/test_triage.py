@@ -28,11 +28,8 @@ def shown(page: Page) -> str:
 
 def waiting(house: Any, page: Page, job: str) -> dict[str, Any]:
     """Return the answers to a job once the server has them."""
-    for _ in range(600):
-        if (verdict := house.verdict(job)) is not None:
-            return dict(verdict)
-        page.wait_for_timeout(50)
-    raise AssertionError(f"no answer to {job} came")
+    house.until(page, lambda: house.verdict(job) is not None, f"the answer to {job}")
+    return dict(house.verdict(job))
 
 
 def test_two_keys_answer_a_question_whatever_the_answer(house: Any) -> None:
@@ -48,9 +45,9 @@ def test_two_keys_answer_a_question_whatever_the_answer(house: Any) -> None:
     expect(page.locator("#caption")).to_have_text("two")
     page.keyboard.press("a")
     page.keyboard.press("1")
-    expect(page.locator("#caption")).to_have_text("three", timeout=60_000)
+    expect(page.locator("#caption")).to_have_text("three")
     page.keyboard.press("x")
-    expect(page.locator("#caption")).to_have_text("four", timeout=60_000)
+    expect(page.locator("#caption")).to_have_text("four")
     said = {name: waiting(house, page, name) for name in ("one", "two", "three")}
     page.keyboard.press("u")
     expect(page.locator("#caption")).to_have_text("three")
@@ -69,19 +66,15 @@ def test_the_next_item_is_there_before_the_server_has_answered(house: Any) -> No
     house.put("two", text="two")
     page = house.page("ann")
     ready(page)
-    expect(page.locator("#media img")).to_have_js_property("complete", value=True, timeout=60_000)
+    expect(page.locator("#media img")).to_have_js_property("complete", value=True)
     held: list[Any] = []
     page.route("**/api/answer", lambda route: held.append(route))  # noqa: PLW0108 -- a bound method will not do
 
     page.keyboard.press("v")
     page.keyboard.press("1")
 
-    assert shown(page) == "two"
-    for _ in range(600):
-        if held:
-            break
-        page.wait_for_timeout(50)
-    assert held
+    expect(page.locator("#caption")).to_have_text("two")
+    house.until(page, lambda: held, "the answer on its way")
     assert house.verdict("one") is None
     held[0].continue_()
     waiting(house, page, "one")
@@ -101,20 +94,15 @@ def test_clear_media_are_asked_for_while_the_key_is_held_only(house: Any) -> Non
     page.on("request", note)
     page.goto("/triage")
     ready(page)
-    expect(page.locator("#media img")).to_have_js_property("complete", value=True, timeout=60_000)
+    expect(page.locator("#media img")).to_have_js_property("complete", value=True)
     before = list(asked)
     page.keyboard.down(" ")
-    expect(page.locator("#media img")).to_have_attribute(
-        "alt", "Medium 1 of 1, clear", timeout=60_000
-    )
+    expect(page.locator("#media img")).to_have_attribute("alt", "Medium 1 of 1, clear")
     page.keyboard.up(" ")
     expect(page.locator("#media img")).to_have_attribute("alt", "Medium 1 of 1, blurred")
     ann = Person(id="ann")
-    for _ in range(600):
-        # The log comes first, and what has been borne follows from it.
-        if house.site.desk.exposure(ann):
-            break
-        page.wait_for_timeout(50)
+    # The log comes first, and what has been borne follows from it.
+    house.until(page, lambda: house.site.desk.exposure(ann), "what Ann has borne")
 
     assert set(before) == {"media"}
     assert asked.count("reveal") == 1
@@ -169,6 +157,7 @@ def test_stored_markup_is_words(house: Any) -> None:
     assert shown(page) == MARKUP
     assert MARKUP in page.locator("#rationale").inner_text()
     page.keyboard.press("d")
+    expect(page.locator("#facts")).to_be_visible()
     assert page.locator("#facts").inner_text().count(MARKUP) == 4
     page.keyboard.press("n")
     page.keyboard.type(MARKUP)
@@ -177,7 +166,7 @@ def test_stored_markup_is_words(house: Any) -> None:
     assert page.title() == "Review · Weir"
     for path, title in {"/lead": "Queues", "/wellbeing": "Wellbeing", "/own": "You"}.items():
         page.goto(path)
-        expect(page.locator("body")).to_contain_text(MARKUP, timeout=60_000)
+        expect(page.locator("body")).to_contain_text(MARKUP)
         page.wait_for_timeout(200)
         assert page.title() == f"{title} · Weir"
     add(accounts.path, "all", whole)
@@ -212,7 +201,7 @@ def test_a_break_gives_back_and_hands_out_nothing(house: Any) -> None:
 
     page.keyboard.press("b")
 
-    expect(page.locator("#nothing")).to_contain_text("on a break until", timeout=60_000)
+    expect(page.locator("#nothing")).to_contain_text("on a break until")
     assert house.site.desk.entry("one").state == "open"
     lead = house.page("lea", "/lead")
     expect(lead.locator("#people")).to_contain_text("ann: on break")
@@ -225,15 +214,15 @@ def test_a_queue_is_paused_and_its_numbers_are_live(house: Any) -> None:
     """A lead's table follows without a reload, and a paused queue hands out nothing."""
     page = house.page("lea", "/lead")
     row = page.locator("#queues tr", has_text="Weapons").first
-    expect(page.locator("#live")).to_have_text("live", timeout=60_000)
+    expect(page.locator("#live")).to_have_text("live")
     house.put("one", text="one")
-    expect(row.locator("td").first).to_have_text("1", timeout=60_000)
+    expect(row.locator("td").first).to_have_text("1")
 
     page.get_by_role("button", name="Pause Weapons").click()
     expect(page.get_by_role("button", name="Resume Weapons")).to_be_visible(timeout=60_000)
 
     other = house.page("ann")
-    expect(other.locator("#nothing")).to_contain_text("Nothing waits", timeout=60_000)
+    expect(other.locator("#nothing")).to_contain_text("Nothing waits")
 
 
 def test_opting_out_and_exposure_bind_where_jobs_are_handed_out(house: Any) -> None:

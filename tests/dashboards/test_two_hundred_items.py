@@ -15,7 +15,6 @@ from pipeline.desk import Answers
 from pipeline.messages import AUDIT, VERDICTS, VerdictAnswer
 from pipeline.review import Person
 
-SLOW_MS = 60_000
 ITEMS, GOLDEN = 200, 5
 BLIND = 0.3
 #: What a person presses to answer one question, in turn; no answer costs more than another.
@@ -96,13 +95,14 @@ def test_two_hundred_items_by_keys_alone(house: Any) -> None:
 
     spent, revealed, overflows = go_through(house, page)
 
-    expect(page.locator("#nothing")).to_contain_text("Nothing waits", timeout=SLOW_MS)
+    expect(page.locator("#nothing")).to_contain_text("Nothing waits")
     counted = page.evaluate("counted")
-    for _ in range(200):
+
+    def answered() -> set[str]:
         house.deliver()
-        if len(answered := {said["job_id"] for said in house.seen(VERDICTS)}) >= ITEMS + GOLDEN:
-            break
-        page.wait_for_timeout(50)
+        return {said["job_id"] for said in house.seen(VERDICTS)}
+
+    house.until(page, lambda: len(answered()) >= ITEMS + GOLDEN, "every verdict")
     assert len(spent) == ITEMS
     assert all(keys <= 2 * asked for keys, asked in spent.values())
     assert counted["keys"] == sum(keys for keys, _ in spent.values())
@@ -110,7 +110,7 @@ def test_two_hundred_items_by_keys_alone(house: Any) -> None:
     # On a machine with nothing else to do it is a tenth of that; the figure is printed.
     assert median(counted["waits"]) < 1000
     print(f"from key to next item: {median(counted['waits']):.0f} ms, median of {ITEMS}")  # noqa: T201
-    assert {f"job-{number}" for number in range(ITEMS - GOLDEN)} <= answered
+    assert {f"job-{number}" for number in range(ITEMS - GOLDEN)} <= answered()
     check_media(house.seen(AUDIT)[before:], links, revealed)
     check_secrets(house, answers)
 
@@ -122,18 +122,14 @@ def go_through(house: Any, page: Page) -> tuple[dict[str, tuple[int, int]], set[
     overflows = 0
     before = ""
     for turn in range(ITEMS):
-        page.wait_for_function(NEXT, arg=before, timeout=SLOW_MS)
+        page.wait_for_function(NEXT, arg=before)
         before = page.locator("#caption").inner_text()
         overflows += page.evaluate(OVERFLOWS)
         number = before.removeprefix("item ")
         if turn % 20 == 7 and number.isdigit():
             page.keyboard.down(" ")
-            expect(page.locator("#media img")).to_have_attribute(
-                "alt", "Medium 1 of 1, clear", timeout=SLOW_MS
-            )
-            expect(page.locator("#media img")).to_have_js_property(
-                "complete", value=True, timeout=SLOW_MS
-            )
+            expect(page.locator("#media img")).to_have_attribute("alt", "Medium 1 of 1, clear")
+            expect(page.locator("#media img")).to_have_js_property("complete", value=True)
             page.keyboard.up(" ")
             revealed.add(f"job-{number}")
         asked = questions(int(number)) if number.isdigit() else ("weapons",)
