@@ -34,6 +34,15 @@ def wanted(settings: Settings) -> list[str]:
     return [part for part in PARTS if part in _VITAL or optional[part]]
 
 
+def ports(settings: Settings) -> dict[str, int]:
+    """Return where each process of a pipeline serves its metrics: every one has numbers, and so a port, of its own."""
+    first = settings.telemetry.metrics_port
+    if first is None:
+        return {}
+    beside = {part: first + 1 + PARTS.index(part) for part in wanted(settings)}
+    return {"uploads": first, **beside}
+
+
 @dataclass(slots=True)
 class _Child:
     part: str
@@ -94,11 +103,8 @@ class Beside:
 
     def _start(self, part: str) -> subprocess.Popen[bytes]:
         env = environment()
-        port = self._settings.telemetry.metrics_port
-        if port is not None:
-            # Every process has numbers of its own.
-            number = 1 + PARTS.index(part)
-            env = {**env, "WEIR_TELEMETRY_METRICS_PORT": str(port + number)}
+        if (port := ports(self._settings).get(part)) is not None:
+            env = {**env, "WEIR_TELEMETRY_METRICS_PORT": str(port)}
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline", "run", "--only", part],
             env=dict(env),

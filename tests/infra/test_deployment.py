@@ -1,12 +1,15 @@
 """Compose and Kubernetes files hold together, and nothing runs with more rights than it needs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from pipeline.beside import PARTS, ports
+from pipeline.config import Settings, environment
 
 INFRA = Path(__file__).parent.parent.parent / "infra"
 COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
@@ -76,13 +79,49 @@ def test_every_pipeline_has_a_name_of_its_own() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_prometheus_scrapes_every_pipeline() -> None:
-    """Each pipeline service of Compose is a target."""
-    scraped = yaml.safe_load((INFRA / "monitoring" / "prometheus.yaml").read_text())
-    targets = scraped["scrape_configs"][0]["static_configs"][0]["targets"]
+def ports_with(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Return the ports that the processes of a pipeline open with these variables, by its part."""
+    for known in [known for known in environment() if known.startswith("WEIR_")]:
+        monkeypatch.delenv(known)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    return ports(Settings())
 
-    running = {name for name, service in SERVICES.items() if service.get("command") == ["run"]}
-    assert {target.split(":")[0] for target in targets} == running
+
+def test_prometheus_scrapes_every_process_of_every_pipeline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each port that a pipeline service of Compose opens is a target, under the name of its part, and no other is."""
+    scraped = yaml.safe_load((INFRA / "monitoring" / "prometheus.yaml").read_text())
+    [job] = scraped["scrape_configs"]
+    targets = [(t, s["labels"]["part"]) for s in job["static_configs"] for t in s["targets"]]
+
+    opened = [
+        (f"{service}:{port}", part)
+        for service, said in SERVICES.items()
+        if said.get("command") == ["run"]
+        for part, port in ports_with(said["environment"], monkeypatch).items()
+    ]
+    assert sorted(targets) == sorted(opened)
+    assert {part for _, part in opened} == {"uploads", *PARTS} - {"shadow"}
+
+
+def test_a_pipelines_pod_declares_every_port_that_it_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pod and service have a port for each process, and no annotation has Prometheus look at one of them only."""
+    [settings] = [o for o in OBJECTS if o["kind"] == "ConfigMap"]
+    [pipeline] = [o for o in OBJECTS if o["kind"] == "StatefulSet"]
+    service = next(
+        o for o in OBJECTS if o["kind"] == "Service" and o["metadata"]["name"] == "weir-pipeline"
+    )
+    template = pipeline["spec"]["template"]
+    [container] = template["spec"]["containers"]
+
+    opened = ports_with(settings["data"], monkeypatch)
+    assert {p["name"]: p["containerPort"] for p in container["ports"]} == opened
+    assert {p["targetPort"]: p["port"] for p in service["spec"]["ports"]} == opened
+    assert template["metadata"]["annotations"] == {"prometheus.io/scrape": "true"}
+    probed = {container[kind]["httpGet"]["port"] for kind in ("startupProbe", "livenessProbe")}
+    assert probed == {"uploads"}
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=name)
