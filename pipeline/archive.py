@@ -3,12 +3,12 @@
 A file is named after its topic, partition, and the first and last offset of the batch that it was written from, so
 that a batch that is written again replaces itself. A file is whole or not there: it is written beside its place and
 renamed. Where files overlap (a batch cut otherwise after a crash, a compaction that died), readers take each record
-once.
+once. What lies or ever lay in a sealed queue is left out by all readers here, also where it was archived before.
 """
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,10 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pipeline.archived_rows import SCHEMAS
+from pipeline.archived_rows import COLUMNS, SEALS
 from pipeline.config import Store
 from pipeline.errors import RefusedError
+from pipeline.messages import DECISIONS, SHADOWS
 from pipeline.records import Partition
 
 _NAME: Final = re.compile(
@@ -121,25 +122,67 @@ class Archive:
                 found.append(ArchiveFile(topic=topic, day=day, **numbers))
         return sorted(found)
 
-    def dataset(self, files: Sequence[ArchiveFile], topic: str) -> ds.Dataset:
-        """Return these files of one topic as one table that is read as it is needed."""
-        if not files:
-            return ds.dataset(SCHEMAS[topic].empty_table())
-        return ds.dataset(
-            [f"{self._root}/{file.path}" for file in files],
-            schema=SCHEMAS[topic],
-            filesystem=self._system,
-            format="parquet",
-        )
-
-    def each(self, files: Sequence[ArchiveFile], columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield these files, which come sorted, as tables of these columns, each record once.
-
-        A column may be a leaf, like `findings.list.element.score`: only what is named is decoded.
+    def sealed(self) -> frozenset[str]:
+        """Return the contents that lie or lay in a sealed queue, and whatever else has their media, byte for byte.
 
         Raises:
             RefusedError: a file cannot be read.
         """
+        contents: set[str] = set()
+        media: set[str] = set()
+        for topic in SEALS.values():
+            for table in self._each(self.files(topic), ["content_id", "media"]):
+                contents.update(table["content_id"].drop_null().to_pylist())
+                media.update(pc.list_flatten(table["media"]).to_pylist())
+        if media:
+            theirs = pa.array(media, pa.string())
+            for topic in (DECISIONS, SHADOWS):
+                for table in self._each(self.files(topic), ["content_id", "media"]):
+                    column = table["media"].combine_chunks()
+                    rows = pc.list_parent_indices(column)
+                    same = rows.filter(pc.is_in(pc.list_flatten(column), theirs))
+                    contents.update(table["content_id"].take(same).drop_null().to_pylist())
+        return frozenset(contents)
+
+    def dataset(
+        self, files: Sequence[ArchiveFile], topic: str, *, without: Collection[str]
+    ) -> ds.Dataset:
+        """Return these files of one topic as one table that is read as it is needed, without these contents.
+
+        Whoever does not write the files anew leaves out what is `sealed`.
+        """
+        if not files:
+            return ds.dataset(COLUMNS[topic].empty_table())
+        found = ds.dataset(
+            [f"{self._root}/{file.path}" for file in files],
+            schema=COLUMNS[topic],
+            filesystem=self._system,
+            format="parquet",
+        )
+        return found.filter(~pc.field("content_id").isin(list(without))) if without else found
+
+    def each(
+        self, files: Sequence[ArchiveFile], columns: Sequence[str], *, whole: bool = False
+    ) -> Iterator[pa.Table]:
+        """Yield these files, which come sorted, as tables of these columns, each record once.
+
+        A column may be a leaf, like `findings.list.element.score`: only what is named is decoded. What is sealed is
+        left out, unless the `whole` is wanted by somebody who writes the files anew.
+
+        Raises:
+            RefusedError: a file cannot be read.
+        """
+        hidden = frozenset() if whole else self.sealed()
+        if not hidden:
+            yield from self._each(files, columns)
+            return
+        theirs = pa.array(hidden, pa.string())
+        named = list(dict.fromkeys((*columns, "content_id")))
+        for table in self._each(files, named):
+            kept = table.filter(pc.invert(pc.is_in(table["content_id"], theirs)))
+            yield kept if "content_id" in columns else kept.drop_columns(["content_id"])
+
+    def _each(self, files: Sequence[ArchiveFile], columns: Sequence[str]) -> Iterator[pa.Table]:
         ends: dict[tuple[str, int], int] = {}
         for file in files:
             place = (file.day, file.partition)
@@ -198,7 +241,9 @@ class Archive:
                 first=min(file.first for file in several),
                 last=max(file.last for file in several),
             )
-            self.write(whole, once(self.dataset(several, topic).to_table()))
+            # What was sealed since leaves the files at last; what seals it stays.
+            without = frozenset() if topic in SEALS.values() else self.sealed()
+            self.write(whole, once(self.dataset(several, topic, without=without).to_table()))
             self.remove(file for file in several if file != whole)
             made += 1
         return made
@@ -230,7 +275,7 @@ def once(table: pa.Table) -> pa.Table:
 
 def table_of(topic: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows of one topic as a table."""
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMAS[topic])
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=COLUMNS[topic])
 
 
 def _write_durably(path: Path, data: pa.Buffer) -> None:

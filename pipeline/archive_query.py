@@ -30,9 +30,10 @@ def connect(archive: Archive, *, since_day: str = "") -> duckdb.DuckDBPyConnecti
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
+    sealed = archive.sealed()
     for view, topic in _VIEWS.items():
         files = archive.files(topic, since_day=since_day)
-        connection.register(f"{view}_files", archive.dataset(files, topic))
+        connection.register(f"{view}_files", archive.dataset(files, topic, without=sealed))
         # Taking each once costs a sort, so it is done only where two files may hold the same record.
         alone = (
             'QUALIFY row_number() OVER (PARTITION BY "partition", "offset") = 1'

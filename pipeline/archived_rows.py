@@ -1,14 +1,27 @@
-"""What a row of the archive holds: uploads by reference, decisions with every question's raw score, and verdicts."""
+"""What a row of the archive holds: uploads by reference, decisions with every question's raw score, and verdicts.
+
+Beside them stands what lay in a sealed queue: of a content that is named there, nothing else is kept or read.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import pyarrow as pa
 from pydantic import ValidationError
 
-from pipeline.messages import DECISIONS, SHADOWS, UPLOADS, VERDICTS, Decision, UploadEvent, Verdict
+from pipeline.messages import (
+    DECISIONS,
+    REVIEWS,
+    SHADOWS,
+    UPLOADS,
+    VERDICTS,
+    Decision,
+    ReviewEvent,
+    UploadEvent,
+    Verdict,
+)
 from pipeline.records import Record
 
 _TEXTS: Final = pa.list_(pa.string())
@@ -129,6 +142,17 @@ _UPLOAD: Final = pa.schema(
     ]
 )
 
+#: That a content lay in a sealed queue, and which media it had.
+_SEAL: Final = pa.schema(
+    [
+        *_PLACE,
+        pa.field("content_id", pa.string()),
+        pa.field("media", _TEXTS),
+        pa.field("queue", pa.string()),
+        pa.field("at", _TIME),
+    ]
+)
+
 #: Topic -> what its rows hold.
 SCHEMAS: Final[Mapping[str, Any]] = {
     DECISIONS: _DECISION,
@@ -136,6 +160,12 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     UPLOADS: _UPLOAD,
     SHADOWS: _DECISION,
 }
+#: Topic -> where the archive keeps what its records sealed.
+SEALS: Final[Mapping[str, str]] = {
+    topic: f"sealed.{topic}" for topic in (DECISIONS, VERDICTS, REVIEWS)
+}
+#: Name of a folder of the archive -> what the rows of its files hold.
+COLUMNS: Final[Mapping[str, Any]] = {**SCHEMAS, **dict.fromkeys(SEALS.values(), _SEAL)}
 #: What stands where a digest stood that was erased.
 ERASED: Final = "erased"
 #: Topic -> the column that says when it came about: it gives a row its day, and an erasure its end.
@@ -144,6 +174,7 @@ MOMENTS: Final[Mapping[str, str]] = {
     VERDICTS: "decided_at",
     UPLOADS: "received_at",
     SHADOWS: "decided_at",
+    REVIEWS: "at",
 }
 
 
@@ -156,18 +187,46 @@ def row_of(record: Record) -> dict[str, Any] | None:
             row = _upload(UploadEvent.model_validate_json(record.value or b""))
             row["received_at"] = datetime.fromtimestamp(record.timestamp_s, UTC)
         else:
-            row = _verdict(Verdict.model_validate_json(record.value or b""))
-            # A verdict names its decision; whose content it is about says its key.
+            row = (
+                _moved(ReviewEvent.model_validate_json(record.value or b""))
+                if record.topic == REVIEWS
+                else _verdict(Verdict.model_validate_json(record.value or b""))
+            )
+            # It names its decision; whose content it is about says its key.
             row["content_id"] = None if record.key is None else record.key.decode(errors="replace")
     except ValidationError:
         return None
     return {"partition": record.partition, "offset": record.offset, **row}
 
 
+def seal_of(topic: str, row: Mapping[str, Any], sealed: Collection[str]) -> dict[str, Any] | None:
+    """Return what a row of this topic says is sealed, these being the sealed queues, or None."""
+    if topic not in SEALS:
+        return None
+    into = {row["escalate"]} if topic == VERDICTS else {row["queue"]}
+    if not row.get("sealed", False) and into.isdisjoint(sealed):
+        return None
+    return {
+        **{name: row[name] for name in ("partition", "offset", "content_id")},
+        "media": row.get("media"),
+        "queue": next(iter(into)),
+        "at": row[MOMENTS[topic]],
+    }
+
+
 def day_of(topic: str, row: Mapping[str, Any]) -> str:
     """Return the UTC day that a row of this topic belongs to."""
     moment: datetime = row[MOMENTS[topic]]
     return moment.strftime("%Y-%m-%d")
+
+
+def _moved(event: ReviewEvent) -> dict[str, Any]:
+    """Return where a person put a job; of all else that people do nothing is kept."""
+    return {
+        "queue": event.queue if event.kind in {"moved", "escalated"} else None,
+        "media": event.media,
+        "at": event.at,
+    }
 
 
 def _upload(event: UploadEvent) -> dict[str, Any]:

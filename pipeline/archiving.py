@@ -10,20 +10,21 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from pipeline import telemetry
 from pipeline.archive import Archive, ArchiveFile, table_of
-from pipeline.archived_rows import SCHEMAS, day_of, row_of
+from pipeline.archived_rows import COLUMNS, SCHEMAS, SEALS, day_of, row_of, seal_of
 from pipeline.config import Settings
 from pipeline.erasing import apply
 from pipeline.errors import AbortedError, KafkaError, PipelineError
 from pipeline.kafka import Member
 from pipeline.legal import Erasures, known
 from pipeline.messages import UPLOADS
+from pipeline.projection import read_queues
 from pipeline.records import Link, Mark, Partition, Record
 
 #: The consumer group's name, behind that of the pipeline.
@@ -45,6 +46,8 @@ class Archiving:
     clock: Callable[[], float] = time.time
     #: What is erased by now.
     erasures: Callable[[], Erasures] = Erasures
+    #: The sealed queues.
+    sealed: Collection[str] = ()
     _kept: dict[Partition, list[Record]] = field(default_factory=dict)
     _since_s: float = 0.0
     _begun: set[Partition] = field(default_factory=set)
@@ -91,7 +94,10 @@ class Archiving:
         """Write what is in memory, and only then commit its positions."""
         if not self._kept or not self.link.may_commit():
             return
-        files = {place: write_batch(self.archive, records) for place, records in self._kept.items()}
+        files = {
+            place: write_batch(self.archive, records, sealed=self.sealed)
+            for place, records in self._kept.items()
+        }
         try:
             apply(self.archive, self.erasures(), [file for some in files.values() for file in some])
         except KafkaError as error:
@@ -119,7 +125,7 @@ class Archiving:
         # Whoever holds the first partition of the decisions does it, so that two never do.
         if Partition(next(iter(SCHEMAS)), 0) in self.link.held():
             today = datetime.fromtimestamp(self.clock(), UTC).strftime("%Y-%m-%d")
-            made = sum(self.archive.compact(topic, before_day=today) for topic in SCHEMAS)
+            made = sum(self.archive.compact(topic, before_day=today) for topic in COLUMNS)
             if made:
                 # What was erased while it was read for this was read before.
                 try:
@@ -134,10 +140,16 @@ class Archiving:
         time.sleep(min(0.1 * 2**self._aborts, _MAX_BACKOFF_S))
 
 
-def write_batch(archive: Archive, records: list[Record]) -> list[ArchiveFile]:
-    """Write consecutive records of one partition, one file a day, and return the files."""
+def write_batch(
+    archive: Archive, records: list[Record], *, sealed: Collection[str] = ()
+) -> list[ArchiveFile]:
+    """Write consecutive records of one partition, one file a day, and return the files.
+
+    What a record says of a sealed queue is nobody's to learn from, to count or to take away: only that it is sealed is
+    written, before all else, and readers leave out what else there is of that content (`Archive.sealed`).
+    """
     place = records[0].place
-    by_day: dict[str, list[dict[str, Any]]] = {}
+    by_day: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
         row = row_of(record)
         if row is None:
@@ -146,21 +158,25 @@ def write_batch(archive: Archive, records: list[Record]) -> list[ArchiveFile]:
                 place=f"{record.topic}/{record.partition}/{record.offset}",
             )
             continue
-        # What people said in a sealed queue is nobody's to learn from, to count or to take away.
-        if row.pop("sealed", False):
-            continue
-        by_day.setdefault(day_of(place.topic, row), []).append(row)
+        seal = seal_of(place.topic, row, sealed)
+        day = day_of(place.topic, row)
+        if seal is not None:
+            by_day.setdefault((SEALS[place.topic], day), []).append(seal)
+        elif place.topic in SCHEMAS:
+            row.pop("sealed", None)
+            by_day.setdefault((place.topic, day), []).append(row)
     written = []
-    for day, rows in by_day.items():
+    for (topic, day), rows in sorted(by_day.items(), key=lambda item: item[0][0] == place.topic):
         file = ArchiveFile(
-            topic=place.topic,
+            topic=topic,
             day=day,
             partition=place.number,
             first=records[0].offset,
             last=records[-1].offset,
         )
-        archive.write(file, table_of(place.topic, rows))
-        written.append(file)
+        archive.write(file, table_of(topic, rows))
+        if topic == place.topic:
+            written.append(file)
     return written
 
 
@@ -170,6 +186,7 @@ def rebuild(
     *,
     most: int = 20_000,
     erasures: Callable[[], Erasures] = Erasures,
+    sealed: Collection[str] = (),
 ) -> int:
     """Write the archive anew from these records, erase again what was erased, and return how many records there were.
 
@@ -187,9 +204,9 @@ def rebuild(
         batch = kept.setdefault(record.place, [])
         batch.append(record)
         if len(batch) >= most:
-            written += write_batch(archive, kept.pop(record.place))
+            written += write_batch(archive, kept.pop(record.place), sealed=sealed)
     for batch in kept.values():
-        written += write_batch(archive, batch)
+        written += write_batch(archive, batch, sealed=sealed)
     for place, offset in first.items():
         archive.forget(place, offset, last=last[place], keep=written)
     apply(archive, erasures())
@@ -197,8 +214,18 @@ def rebuild(
 
 
 def topics_of(settings: Settings) -> list[str]:
-    """Return the topics that are archived."""
-    return [topic for topic in SCHEMAS if topic != UPLOADS or settings.archive_uploads]
+    """Return the topics that are archived, and those that say what is sealed."""
+    archived = [topic for topic in SCHEMAS if topic != UPLOADS or settings.archive_uploads]
+    return list(dict.fromkeys((*archived, *SEALS)))
+
+
+def sealed_queues(settings: Settings) -> frozenset[str]:
+    """Return the names of the sealed queues.
+
+    Raises:
+        PolicyError: `queues.yaml` cannot be read.
+    """
+    return frozenset(name for name, q in read_queues(settings.policies).items() if q.sealed)
 
 
 def run_archive(settings: Settings, stop: threading.Event) -> None:
@@ -206,7 +233,9 @@ def run_archive(settings: Settings, stop: threading.Event) -> None:
 
     Raises:
         PipelineError: it cannot run as configured.
+        PolicyError: `queues.yaml` cannot be read.
     """
+    sealed = sealed_queues(settings)
     link = Member(
         settings.kafka,
         topics_of(settings),
@@ -220,6 +249,7 @@ def run_archive(settings: Settings, stop: threading.Event) -> None:
             archive=Archive(settings.archive, settings.store),
             wait_s=settings.archive_wait_s,
             erasures=lambda: known(settings.kafka).erasures(),
+            sealed=sealed,
         ).run(stop)
     finally:
         link.close()

@@ -267,7 +267,7 @@ class Desk:
         if queue not in self.queues:
             raise RefusedError(f"there is no queue {queue}")
         entry = self._touchable(person, job_id, lease)
-        self._record(person, entry, "moved", lease, queue=queue, reason=reason)
+        self._record(person, entry, "moved", lease, queue=queue, reason=reason, media=_media(entry))
 
     def escalate(
         self, person: Person, job_id: str, lease: int, reason: str, note: str = ""
@@ -281,7 +281,16 @@ class Desk:
         if reason not in ESCALATIONS:
             raise RefusedError(f"{reason!r} is no reason: choose of {', '.join(ESCALATIONS)}")
         entry = self._mine(person, job_id, lease)
-        self._record(person, entry, "escalated", lease, queue=reason, reason=reason, note=note)
+        self._record(
+            person,
+            entry,
+            "escalated",
+            lease,
+            queue=reason,
+            reason=reason,
+            note=note,
+            media=_media(entry),
+        )
 
     def reassign(self, lead: Person, job_id: str, to: Person, reason: str) -> Entry:
         """Hand a job, whoever holds it, to another person, if they may have it; return it.
@@ -471,7 +480,7 @@ class Desk:
         entry: Entry,
         kind: str,
         lease: int | None,
-        **more: str | float | None,
+        **more: str | float | tuple[str, ...] | None,
     ) -> None:
         event = ReviewEvent.model_validate(
             {
@@ -559,6 +568,10 @@ def _ticket(entry: Entry) -> Ticket:
     if entry.ticket is None:
         raise LeaseLostError(f"the job {entry.job_id} was closed meanwhile: claim another one")
     return entry.ticket
+
+
+def _media(entry: Entry) -> tuple[str, ...]:
+    return _ticket(entry).decision.content.media
 
 
 def _ms(span: timedelta) -> int:

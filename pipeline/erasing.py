@@ -40,7 +40,7 @@ def apply(archive: Archive, erasures: Erasures, files: Iterable[ArchiveFile] | N
         rows = _matching(archive, file, erasures)
         if not any(rows):
             continue
-        whole = archive.dataset([file], file.topic).to_table()
+        whole = archive.dataset([file], file.topic, without=()).to_table()
         table = _without(whole, file.topic, pa.array(rows))
         if not table.equals(whole):
             # The same name: the file with the fields in it is replaced in one step.
@@ -56,7 +56,7 @@ def contents_of(archive: Archive, author: str) -> list[str]:
         RefusedError: a file cannot be read.
     """
     found: set[str] = set()
-    for table in archive.each(archive.files(DECISIONS), ["author_id", "content_id"]):
+    for table in archive.each(archive.files(DECISIONS), ["author_id", "content_id"], whole=True):
         theirs = table.filter(pc.equal(table["author_id"], author))
         found.update(theirs["content_id"].to_pylist())
     return sorted(found)
@@ -67,7 +67,7 @@ def _matching(archive: Archive, file: ArchiveFile, erasures: Erasures) -> list[b
     moments = MOMENTS[file.topic]
     found: list[bool] = []
     # Alone, a file overlaps with nothing, so that its rows come as they stand in it.
-    for table in archive.each([file], [*names, moments]):
+    for table in archive.each([file], [*names, moments], whole=True):
         authors = table["author_id"] if "author_id" in table.column_names else None
         contents = table["content_id"] if "content_id" in table.column_names else None
         named = _in(contents, erasures.contents, len(table))

@@ -323,6 +323,7 @@ class ReviewEvent(_Door):
     seconds: float | None = None  # revealed: how long the media were seen clearly
     weight: int | None = None  # revealed: the weight of the severity of what was seen
     answers: tuple[VerdictAnswer, ...] = ()  # golden: the right ones
+    media: tuple[str, ...] = ()  # moved, escalated: digests of what lies in the job
 
 
 class LegalEvent(_Door):

@@ -43,28 +43,29 @@ class Offer:
 
 
 def offers(settings: Kafka, queues: Mapping[str, Queue]) -> list[Offer]:
-    """Return what may be taken, in the order of the log; nothing of what ever lay in a sealed queue.
+    """Return what may be taken, in the order of the log; nothing of what ever lay in a sealed queue, nor its media.
 
     Raises:
         KafkaError: Kafka is out of reach or a topic does not exist.
     """
     sealed = {name for name, queue in queues.items() if queue.sealed}
     hidden: set[str] = set()  # content ids
-    content: dict[str, str] = {}  # by decision id
+    media: set[str] = set()  # digests
     ended: list[Ticket] = []
     for record in read(settings, [TICKETS]):
         ticket = Ticket.model_validate_json(record.value or b"")
         decision = ticket.decision
-        content[decision.decision_id] = decision.content_id
         if decision.review is not None and decision.review.queue in sealed:
             hidden.add(decision.content_id)
+            media.update(decision.content.media)
         outcome = decision.appeal
         if outcome is not None and outcome.outcome == "overturned":
             ended.append(ticket)
     for record in read(settings, [REVIEWS]):
         event = ReviewEvent.model_validate_json(record.value or b"")
         if event.kind in _MOVES and event.queue in sealed:
-            hidden.add(content.get(event.decision_id, ""))
+            hidden.add((record.key or b"").decode(errors="replace"))
+            media.update(event.media)
     wanted = {t.decision.verdict_id for t in ended}
     verdicts = {
         verdict.verdict_id: verdict
@@ -74,7 +75,9 @@ def offers(settings: Kafka, queues: Mapping[str, Queue]) -> list[Offer]:
     return [
         offer
         for ticket in ended
-        if ticket.decision.content_id not in hidden and ticket.decision.verdict_id in verdicts
+        if ticket.decision.content_id not in hidden
+        and media.isdisjoint(ticket.decision.content.media)
+        and ticket.decision.verdict_id in verdicts
         for offer in _offered(ticket, verdicts[ticket.decision.verdict_id])
     ]
 

@@ -72,6 +72,12 @@ def faults(file: QueueFile) -> Iterator[Fault]:
                 what=f"there is no queue {queue.escalate_to}",
                 remedy=f"did you mean {meant}?" if meant else "declare it in this file",
             )
+        elif queue.escalate_to is not None and file.queues[queue.escalate_to].sealed:
+            yield Fault(
+                path=path,
+                what=f"the queue {queue.escalate_to} is sealed, and time alone seals nothing",
+                remedy="let overdue jobs go to a queue that is not sealed: people move them on",
+            )
         elif queue.escalate_to is not None and _circular(name, file.queues):
             yield Fault(
                 path=path,

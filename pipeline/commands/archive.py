@@ -15,6 +15,7 @@ import click
 
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
+from policies.errors import PolicyError
 
 if TYPE_CHECKING:
     from pipeline.archive import Archive
@@ -35,7 +36,7 @@ def _opened() -> "Iterator[tuple[Settings, Archive]]":
     settings = Settings()
     try:
         yield settings, Archive(settings.archive, settings.store)
-    except PipelineError as error:
+    except (PipelineError, PolicyError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -49,7 +50,7 @@ def run() -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         run_archive(Settings(), stop)
-    except PipelineError as error:
+    except (PipelineError, PolicyError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -109,6 +110,7 @@ def rebuild() -> None:
             archive,
             read(settings.kafka, archiving.topics_of(settings)),
             erasures=lambda: legal.known(settings.kafka).erasures(),
+            sealed=archiving.sealed_queues(settings),
         )
     click.echo(f"{count} records archived in {settings.archive}")
 

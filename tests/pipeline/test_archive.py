@@ -100,27 +100,6 @@ def broker() -> StubBroker:
     return broker
 
 
-def test_what_was_said_in_a_sealed_queue_is_not_archived(archive: Archive) -> None:
-    """Nothing is fitted to it, trained on it or exported; what others said stands beside it as always."""
-    said = [verdict(number).model_copy(update={"sealed": number == 1}) for number in range(3)]
-    records = [
-        Record(
-            topic=VERDICTS,
-            partition=0,
-            offset=number,
-            timestamp_s=0,
-            key=b"c",
-            value=one.model_dump_json().encode(),
-        )
-        for number, one in enumerate(said)
-    ]
-
-    write_batch(archive, records)
-
-    found = rows(archive, "SELECT verdict_id FROM verdicts ORDER BY verdict_id")
-    assert [row["verdict_id"] for row in found] == ["v0", "v2"]
-
-
 def rows(archive: Archive, sql: str) -> list[dict[str, Any]]:
     """Return what the SQL gives."""
     found: list[dict[str, Any]] = ask(connect(archive), sql).read_all().to_pylist()

@@ -68,6 +68,14 @@ def said(folder: Path) -> list[str]:
             "queues.yaml:2:44: queues.knives.escalate_to: overdue jobs come back to this queue; let",
         ),
         (
+            {
+                "queues": QUEUES.replace(
+                    "{due: 1h}", "{overdue: escalate, escalate_to: legal}", 1
+                ).replace("legal: {", "legal: {sealed: true, ")
+            },
+            "queues.yaml:2:44: queues.knives.escalate_to: the queue legal is sealed, and time alone",
+        ),
+        (
             {"queues": QUEUES.replace("{due: 1h}", "{lane: fast}", 1)},
             "queues.yaml:2:18: queues.knives.lane: 'fast' is none of its values; write urgent or n",
         ),
