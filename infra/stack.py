@@ -27,7 +27,8 @@ from infra.embedded.ports import free_port, wait_for
 from pipeline import processes
 from pipeline.beside import PARTS
 from pipeline.config import environment
-from pipeline.processes import Part, PartError
+from pipeline.errors import PipelineError
+from pipeline.processes import Part
 
 #: How long one part may take until it serves; a model may have to be loaded from a slow disk.
 _PATIENCE_S: Final = 180.0
@@ -103,7 +104,7 @@ class Stack:
         while True:
             for part in self._parts:
                 if not part.running:
-                    raise PartError(
+                    raise processes.failed(
                         part.name, f"it ended with status {part.process.returncode}", part.tail()
                     )
             time.sleep(0.2)
@@ -126,7 +127,7 @@ class Stack:
     def _await(self, part: Part, address: str) -> None:
         host, port = address.split(",", maxsplit=1)[0].rsplit(":", 1)
         if not wait_for(host, int(port), timeout_s=_PATIENCE_S, while_true=lambda: part.running):
-            raise PartError(part.name, f"nobody answers at {address}", part.tail())
+            raise processes.failed(part.name, f"nobody answers at {address}", part.tail())
         _say(part=part.name, state="ready", detail=address)
 
     def _start_ray(self) -> tuple[Part, str]:
@@ -143,7 +144,7 @@ class Stack:
             if ray.running:
                 break
             if last:
-                raise PartError("ray", "it did not start", ray.tail())
+                raise processes.failed("ray", "it did not start", ray.tail())
             self._parts.remove(ray)
             ray, address = self._start_ray()
         self.variables["WEIR_POOL_ADDRESS"] = address
@@ -157,7 +158,7 @@ class Stack:
     def _create_topics(self) -> None:
         part = self._weir("topics", "topics", "create")
         if part.process.wait(_PATIENCE_S):
-            raise PartError("topics", "they could not be created", part.tail())
+            raise processes.failed("topics", "they could not be created", part.tail())
 
     def _start_console(self) -> tuple[Part, int, str]:
         port = free_port()
@@ -194,7 +195,7 @@ def main(data: Path) -> int:
         try:
             stack.up()
             stack.watch()
-        except (PartError, subprocess.TimeoutExpired) as error:
+        except (PipelineError, subprocess.TimeoutExpired) as error:
             _say(failed=str(error))
             return 1
         finally:

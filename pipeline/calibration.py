@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 from pipeline.decide import Answer
+from pipeline.errors import PipelineError
 from pipeline.messages import Calibration as Freshness
 from pipeline.messages import Time
 from policies.question import Question
@@ -26,10 +27,6 @@ from workers.classifier import Classification
 MAX_AGE = timedelta(days=180)
 #: The file in which `weir monitor` keeps its alarms.
 ALARMS = "ALARMS"
-
-
-class CalibrationError(Exception):
-    """Raised when calibration files cannot be used; the message names file and remedy."""
 
 
 class Curve(BaseModel):
@@ -189,7 +186,7 @@ class Calibrations:
         """Return the calibrations in a folder; a folder that does not exist holds none.
 
         Raises:
-            CalibrationError: a file is not a calibration.
+            PipelineError: a file is not a calibration.
         """
         found = []
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
@@ -198,7 +195,7 @@ class Calibrations:
             except ValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"])
-                raise CalibrationError(
+                raise PipelineError(
                     f"{path}: not a calibration: {field}: {first['msg']}; "
                     "remove it or run `weir calibrate` again"
                 ) from error
@@ -292,7 +289,7 @@ def read_alarms(folder: Path) -> tuple[Alarm, ...]:
     """Return the alarms that `weir monitor` left beside the calibrations.
 
     Raises:
-        CalibrationError: the file holds something else.
+        PipelineError: the file holds something else.
     """
     path = folder / ALARMS
     if not path.is_file():
@@ -300,7 +297,7 @@ def read_alarms(folder: Path) -> tuple[Alarm, ...]:
     try:
         return _Alarms.model_validate_json(path.read_bytes()).root
     except ValidationError as error:
-        raise CalibrationError(
+        raise PipelineError(
             f"{path}: holds no alarms; remove it and run `weir monitor` again"
         ) from error
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline import telemetry
-from pipeline.calibration import CalibrationError, Calibrations
+from pipeline.calibration import Calibrations
+from pipeline.errors import PipelineError
 
 #: How often the folder is looked at.
 EVERY_S: Final = 2.0
@@ -21,7 +22,7 @@ class CalibrationFolder:
         """Read the folder.
 
         Raises:
-            CalibrationError: it is wrong from the start.
+            PipelineError: it is wrong from the start.
         """
         self._folder, self._every_s, self._clock = folder, every_s, clock
         self._looked = clock()
@@ -40,7 +41,7 @@ class CalibrationFolder:
             self._seen = seen
             try:
                 self._current = Calibrations.load(self._folder)
-            except CalibrationError as error:
+            except PipelineError as error:
                 telemetry.log.error("calibrations unreadable, the old ones stay", error=str(error))
             else:
                 telemetry.log.info("calibrations read", count=len(self._current.by_words))

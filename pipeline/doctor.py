@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline import redis
-from pipeline.calibration import MAX_AGE, CalibrationError, Calibrations
+from pipeline.calibration import MAX_AGE, Calibrations
 from pipeline.config import Settings
 from pipeline.errors import PipelineError, RefusedError
 from pipeline.knock import knock
@@ -347,7 +347,7 @@ def _calibrations(
 ) -> Iterator[Diagnosis]:
     try:
         calibrations = Calibrations.load(settings.calibrations)
-    except CalibrationError as error:
+    except PipelineError as error:
         yield Diagnosis(of="calibrations", state="wrong", says=str(error), remedy="see above")
         return
     now = datetime.now(UTC)

@@ -2,15 +2,11 @@
 
 
 class PipelineError(Exception):
-    """Raised when the pipeline cannot go on as it is."""
+    """Raised when something cannot go on as it is; the message names file or part and says what to mend."""
 
 
 class AbortedError(PipelineError):
     """Raised when nothing was committed and trying again may help: rewind, wait a little, go on."""
-
-
-class FencedError(PipelineError):
-    """Raised when another process has this process's instance name: stop, and give each its own name."""
 
 
 class KafkaError(PipelineError):

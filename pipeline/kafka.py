@@ -35,7 +35,7 @@ from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
 
 from pipeline.config import Kafka
-from pipeline.errors import AbortedError, FencedError, KafkaError
+from pipeline.errors import AbortedError, KafkaError, PipelineError
 from pipeline.records import Mark, Outgoing, Partition, Polled, Record
 
 #: The API version that librdkafka's in-process broker speaks with this client.
@@ -77,7 +77,7 @@ class Member:
 
         Raises:
             AbortedError: reading failed for now.
-            FencedError: another process goes by this one's name.
+            PipelineError: another process goes by this one's name.
             KafkaError: reading fails until somebody mends it.
         """
         # A membership that was read before this poll must not fence work that is read by it.
@@ -85,7 +85,7 @@ class Member:
         try:
             found = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         except client_errors.FencedInstanceIdError as error:
-            raise FencedError(self._two_of_a_name()) from error
+            raise PipelineError(self._two_of_a_name()) from error
         except client_errors.KafkaError as error:
             raise _trouble(error) from error
         self._membership = self._snapshot()
@@ -127,7 +127,7 @@ class Member:
 
         Raises:
             AbortedError: nothing was committed (without transactions: perhaps some records, never the positions).
-            FencedError: another process goes by this one's name.
+            PipelineError: another process goes by this one's name.
         """
         if self._membership is None:
             raise AbortedError(
@@ -150,7 +150,7 @@ class Member:
             self._producer = None
             _close_producer(producer)
             if _fenced(error, producer):
-                raise FencedError(self._two_of_a_name()) from error
+                raise PipelineError(self._two_of_a_name()) from error
             raise AbortedError(f"not committed: {type(error).__name__}: {error}") from error
 
     def rewind(self) -> None:

@@ -16,9 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-
-class LabelsError(Exception):
-    """Raised when labelled uploads cannot be read; the message names file, line and remedy."""
+from pipeline.errors import PipelineError
 
 
 class Labelled(BaseModel):
@@ -41,7 +39,7 @@ def read_labels(path: Path) -> list[Labelled]:
     """Return the labelled uploads of a file or folder, with media paths made absolute.
 
     Raises:
-        LabelsError: there is nothing to read, or a line is not a labelled upload.
+        PipelineError: there is nothing to read, or a line is not a labelled upload.
     """
     file = _file_of(path)
     rows: Iterator[tuple[int, Any]] = _parquet(file) if file.suffix == ".parquet" else _lines(file)
@@ -52,11 +50,11 @@ def read_labels(path: Path) -> list[Labelled]:
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"])
-            raise LabelsError(f"{file}:{number}: {field}: {problem['msg']}") from error
+            raise PipelineError(f"{file}:{number}: {field}: {problem['msg']}") from error
         media = tuple(_inside(file.parent, medium, f"{file}:{number}") for medium in labelled.media)
         found.append(labelled.model_copy(update={"media": media}))
     if not found:
-        raise LabelsError(f"{file}: no labelled uploads in it")
+        raise PipelineError(f"{file}: no labelled uploads in it")
     return found
 
 
@@ -65,16 +63,16 @@ def _file_of(path: Path) -> Path:
         for name in ("labels.jsonl", "labels.parquet"):
             if (path / name).is_file():
                 return path / name
-        raise LabelsError(f"{path}: holds neither labels.jsonl nor labels.parquet")
+        raise PipelineError(f"{path}: holds neither labels.jsonl nor labels.parquet")
     if not path.is_file():
-        raise LabelsError(f"{path}: does not exist")
+        raise PipelineError(f"{path}: does not exist")
     return path
 
 
 def _inside(folder: Path, medium: Path, where: str) -> Path:
     absolute = (folder / medium).resolve()
     if not absolute.is_file():
-        raise LabelsError(f"{where}: media: {absolute} does not exist")
+        raise PipelineError(f"{where}: media: {absolute} does not exist")
     return absolute
 
 
@@ -85,7 +83,7 @@ def _lines(file: Path) -> Iterator[tuple[int, Any]]:
                 try:
                     yield number, json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise LabelsError(f"{file}:{number}: not JSON: {error.msg}") from error
+                    raise PipelineError(f"{file}:{number}: not JSON: {error.msg}") from error
 
 
 def _parquet(file: Path) -> Iterator[tuple[int, Any]]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
+from pipeline.errors import PipelineError
+
 _SET_PDEATHSIG: Final = 1
 _SET_CHILD_SUBREAPER: Final = 36
 _LINUX: Final = sys.platform == "linux"
@@ -34,13 +36,9 @@ def adopt_orphans() -> None:
         _libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-class PartError(Exception):
-    """Raised when a part of the stack cannot be started or has ended; `tail` is the end of its log."""
-
-    def __init__(self, part: str, reason: str, tail: str = "") -> None:
-        super().__init__(f"{part}: {reason}" + (f"\n{tail}" if tail else ""))
-        self.part = part
-        self.tail = tail
+def failed(part: str, reason: str, tail: str = "") -> PipelineError:
+    """Return the error that a part of the stack cannot be started or has ended; `tail` is the end of its log."""
+    return PipelineError(f"{part}: {reason}" + (f"\n{tail}" if tail else ""))
 
 
 @dataclass(slots=True)

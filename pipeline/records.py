@@ -88,7 +88,7 @@ class Link(Protocol):
 
         Raises:
             AbortedError: nothing was committed; `rewind` before the next poll.
-            FencedError: another process goes by this one's name.
+            PipelineError: another process goes by this one's name.
         """
         ...
 

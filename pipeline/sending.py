@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import kafka, messages
 from pipeline.config import Kafka, Settings
-from pipeline.errors import KafkaError
+from pipeline.errors import KafkaError, PipelineError
 from pipeline.messages import Context, Decision, MediaRef, Report, UploadEvent
 from pipeline.records import Outgoing, Partition
 from pipeline.specs import access_of
@@ -29,10 +29,6 @@ from workers.store import Store, open_stores
 
 #: How often somebody who waits looks whether there is still something to wait for.
 _LOOK_UP_S: Final = 0.5
-
-
-class SendingError(Exception):
-    """Raised when a file cannot be sent as it is; the message names it and says what to mend."""
 
 
 class Beside(BaseModel):
@@ -63,17 +59,17 @@ def parcels(paths: Sequence[Path]) -> list[Parcel]:
     """Return the uploads that these files and folders hold, sorted by name.
 
     Raises:
-        SendingError: a path does not exist, or a JSON file beside a medium says what it cannot say.
+        PipelineError: a path does not exist, or a JSON file beside a medium says what it cannot say.
     """
     found: list[Parcel] = []
     for path in paths:
         if not path.exists():
-            raise SendingError(f"{path} does not exist")
+            raise PipelineError(f"{path} does not exist")
         root = path if path.is_dir() else path.parent
         files = _files(path) if path.is_dir() else [path, *_sidecars(path)]
         found += _grouped(root, files)
     if not found:
-        raise SendingError(f"nothing to send in {', '.join(str(path) for path in paths)}")
+        raise PipelineError(f"nothing to send in {', '.join(str(path) for path in paths)}")
     return found
 
 
@@ -87,7 +83,7 @@ def deliver(
     """Put the media into the store, send the events, and return them; `stored` is told of each upload.
 
     Raises:
-        SendingError: the store or Kafka did not take them.
+        PipelineError: the store or Kafka did not take them.
     """
     store = open_stores(access_of(settings))
     events = []
@@ -185,7 +181,7 @@ def _grouped(root: Path, files: Sequence[Path]) -> Iterator[Parcel]:
 def _parcel(root: Path, name: Path, media: tuple[Path, ...], beside: Beside) -> Parcel:
     for path in media:
         if not path.is_file():
-            raise SendingError(f"{name}.json names {path.name}, which does not lie beside it")
+            raise PipelineError(f"{name}.json names {path.name}, which does not lie beside it")
     return Parcel(name=name.relative_to(root).as_posix(), media=media, beside=beside)
 
 
@@ -201,14 +197,14 @@ def _beside(path: Path) -> Beside:
     try:
         return Beside.model_validate(json.loads(_text(path)))
     except ValueError as error:
-        raise SendingError(f"{path}: {error}") from error
+        raise PipelineError(f"{path}: {error}") from error
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise SendingError(f"{path} is not UTF-8: {error}") from error
+        raise PipelineError(f"{path} is not UTF-8: {error}") from error
 
 
 def _event(parcel: Parcel, store: Store, prefix: str) -> UploadEvent:

@@ -49,7 +49,7 @@ class ShadowLink:
 
         Raises:
             AbortedError: nothing was committed.
-            FencedError: another process goes by this one's name.
+            PipelineError: another process goes by this one's name.
         """
         self.link.commit([_shadow(out) for out in outgoing if out.topic == DECISIONS], marks)
 

@@ -7,7 +7,7 @@ from typing import Final
 from pipeline import telemetry
 from pipeline.answered import answers_in, moved
 from pipeline.archive import Archive
-from pipeline.calibration import CalibrationError, Calibrations, read_alarms, write_alarms
+from pipeline.calibration import Calibrations, read_alarms, write_alarms
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
 from pipeline.watching import Watched, watch
@@ -21,7 +21,7 @@ def go_round(settings: Settings, *, dry_run: bool = False) -> list[Watched]:
 
     Raises:
         PipelineError: the archive cannot be read.
-        CalibrationError: a calibration, or the file of alarms, cannot be read.
+        PipelineError: a calibration, or the file of alarms, cannot be read.
     """
     now = datetime.now(UTC)
     calibrations = list(Calibrations.load(settings.calibrations).by_words.values())
@@ -49,7 +49,7 @@ def run_monitor(settings: Settings, stop: threading.Event, *, every_s: float = E
     while not stop.is_set():
         try:
             found = go_round(settings)
-        except (PipelineError, CalibrationError, OSError) as error:
+        except (PipelineError, OSError) as error:
             telemetry.log.error("the monitor cannot look", error=str(error))
         else:
             on = [one.calibration.question for one in found if one.alarm is not None]

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 
 from dashboards.console.site import Site
 from pipeline.people import ROLES, Account, Preferences
@@ -73,15 +74,6 @@ _GUESSES: Final = 60
 _MINUTE_S: Final = 60
 
 
-class TurnedAwayError(Exception):
-    """Raised when a request is refused before any route runs; `status` says how."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-        self.why = why
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
     """A signed-in person's request."""
@@ -130,7 +122,7 @@ def visit_of(request: Request) -> Visit:
     """Return the visit of a request that the guard let pass."""
     visit: Visit | None = request.state.visit
     if visit is None:
-        raise TurnedAwayError(401, "sign in first")
+        raise HTTPException(401, "sign in first")
     return visit
 
 
@@ -139,30 +131,30 @@ async def guard(request: Request) -> None:
     permits = PERMITS.get(getattr(request.scope.get("route"), "name", ""))
     request.state.visit = None
     if request.method not in {"GET", "HEAD"} and not _same_origin(request):
-        raise TurnedAwayError(403, "this came from another site")
+        raise HTTPException(403, "this came from another site")
     if permits is None:
-        raise TurnedAwayError(403, "nobody may do this")
+        raise HTTPException(403, "nobody may do this")
     if not permits:
         await run_in_threadpool(_count_guess, request)
         return
     visit = await run_in_threadpool(_visit, site_of(request), request.cookies.get(COOKIE, ""))
     if visit is None:
-        raise TurnedAwayError(401, "sign in first")
+        raise HTTPException(401, "sign in first")
     request.state.visit = visit
     await run_in_threadpool(_count, request, visit)
     if not permits & set(visit.account.roles):
-        raise TurnedAwayError(403, f"this is for: {', '.join(sorted(permits))}")
+        raise HTTPException(403, f"this is for: {', '.join(sorted(permits))}")
     if request.method not in {"GET", "HEAD"}:
         sent = request.headers.get("x-csrf-token") or await _field(request)
         if not secrets.compare_digest(sent.encode(), visit.csrf.encode()):
-            raise TurnedAwayError(403, "the page is too old: load it again")
+            raise HTTPException(403, "the page is too old: load it again")
 
 
 def _count(request: Request, visit: Visit) -> None:
     route = request.scope["route"].name
     name, most = (route, LIMITS[route]) if route in LIMITS else ("any", _LIMIT)
     if site_of(request).shelf.count(f"calls:{visit.id}:{name}", within_s=_MINUTE_S) > most:
-        raise TurnedAwayError(429, f"more than {most} such calls in a minute: wait a minute")
+        raise HTTPException(429, f"more than {most} such calls in a minute: wait a minute")
 
 
 def _count_guess(request: Request) -> None:
@@ -171,7 +163,7 @@ def _count_guess(request: Request) -> None:
         return
     address = request.client.host if request.client else ""
     if site_of(request).shelf.count(f"guesses:{address}", within_s=_MINUTE_S) > _GUESSES:
-        raise TurnedAwayError(429, "too many tries: wait a minute")
+        raise HTTPException(429, "too many tries: wait a minute")
 
 
 def _visit(site: Site, token: str) -> Visit | None:

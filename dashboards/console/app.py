@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from dashboards.console import duty, lead, own, sign_in, triage
-from dashboards.console.access import TurnedAwayError, guard
+from dashboards.console.access import guard
 from dashboards.console.pages import HOUSE, page
 from dashboards.console.site import Site
 from dashboards.console.size import Bounded
@@ -57,7 +57,6 @@ def console(site: Site) -> FastAPI:
     # The one that is added last stands outside: a refusal leaves with its headers, too.
     app.add_middleware(Bounded)
     app.middleware("http")(_with_headers)
-    app.add_exception_handler(TurnedAwayError, _turned_away)
     app.add_exception_handler(LeaseLostError, _lost)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
@@ -82,16 +81,6 @@ def _wants_page(request: Request) -> bool:
     return request.method == "GET" and not request.url.path.startswith(_NO_PAGES)
 
 
-async def _turned_away(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TurnedAwayError)  # noqa: S101 -- how it was registered
-    if _wants_page(request):
-        if error.status == 401:  # noqa: PLR2004 -- by its number it is known
-            return RedirectResponse("/sign-in", status_code=303)
-        visit = request.state.visit
-        return page(request, "refused", visit, status=error.status, why=error.why)
-    return _said(error.status, str(error))
-
-
 async def _lost(_: Request, error: Exception) -> Response:
     return _said(409, str(error), lost=True)
 
@@ -113,6 +102,8 @@ async def _no_picture(_: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 -- how it was registered
     if _wants_page(request):
+        if error.status_code == 401:  # noqa: PLR2004 -- by its number it is known
+            return RedirectResponse("/sign-in", status_code=303)
         visit = getattr(request.state, "visit", None)
         return page(request, "refused", visit, status=error.status_code, why=error.detail)
     return _said(error.status_code, error.detail)

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from dashboards.console import signing
-from dashboards.console.access import Here, TurnedAwayError, Visit, Who
+from dashboards.console.access import Here, Visit, Who
 from dashboards.console.pages import page
 from dashboards.console.pictures import copy
 from dashboards.console.sheet import blind
@@ -165,12 +166,12 @@ def medium(token: str, site: Here, visit: Who) -> Response:
     """Send a copy of a medium: to the person, under the lease and for the time that its link was made for."""
     found = signing.opened(site.secret, token)
     if found is None or found.person != visit.id:
-        raise TurnedAwayError(403, "this link is not (or no more) for you")
+        raise HTTPException(403, "this link is not (or no more) for you")
     entry = _held(site, visit.person, Lease(job=found.job, lease=found.lease))
     if found.clear and not site.clock.runs(visit.person, found.job):
-        raise TurnedAwayError(403, "reveal the media first")
+        raise HTTPException(403, "reveal the media first")
     if entry.ticket is None or found.index >= len(entry.ticket.event.media):
-        raise TurnedAwayError(404, "there is no such medium")
+        raise HTTPException(404, "there is no such medium")
     if found.clear:
         detail = f"medium {found.index}, clear"
         site.audit(visit.id, "saw", job_id=found.job, detail=detail)

@@ -23,7 +23,7 @@ def start(*, logs: Path, env: Mapping[str, str]) -> tuple[processes.Part, str]:
     command = [sys.executable, "-m", "infra.embedded.broker"]
     part = processes.start("broker", command, logs=logs, env=env, stdout=PIPE)
     if part.process.stdout is None or not (line := part.process.stdout.readline()):
-        raise processes.PartError("broker", "it ended at its start", part.tail())
+        raise processes.failed("broker", "it ended at its start", part.tail())
     return part, line.decode().strip()
 
 

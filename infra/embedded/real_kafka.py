@@ -28,7 +28,7 @@ def start(
 def _run(command: list[str], env: Mapping[str, str]) -> str:
     done = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise processes.PartError("broker", "Kafka's own tool failed", done.stderr or done.stdout)
+        raise processes.failed("broker", "Kafka's own tool failed", done.stderr or done.stdout)
     return done.stdout
 
 

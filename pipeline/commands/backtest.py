@@ -98,8 +98,6 @@ def backtest(  # noqa: PLR0913 -- one argument an option
     of its interval.
     """
     from pipeline.backtest_report import markdown, page
-    from pipeline.calibration import CalibrationError
-    from pipeline.labels import LabelsError
     from policies.errors import PolicyError
     from workers.errors import WorkerError
 
@@ -124,7 +122,7 @@ def backtest(  # noqa: PLR0913 -- one argument an option
         for problem in error.problems:
             click.echo(f"{problem.file}:{problem.line}: {problem.what}; {problem.remedy}", err=True)
         sys.exit(1)
-    except (PipelineError, CalibrationError, WorkerError, LabelsError) as error:
+    except (PipelineError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     if report is None:
         return

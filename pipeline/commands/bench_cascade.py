@@ -26,7 +26,8 @@ def command(labelled: Path, *, names: tuple[str, ...], folder: Path | None, as_j
     """
     from pipeline.bench_cascade import measure
     from pipeline.config import Settings
-    from pipeline.labels import LabelsError, read_labels
+    from pipeline.errors import PipelineError
+    from pipeline.labels import read_labels
     from pipeline.specs import spec_of
     from policies.errors import PolicyError
     from policies.folder import read_policies
@@ -46,7 +47,7 @@ def command(labelled: Path, *, names: tuple[str, ...], folder: Path | None, as_j
             advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
             refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
         )
-    except (LabelsError, PolicyError, CheckpointError, ValueError) as error:
+    except (PipelineError, PolicyError, CheckpointError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))

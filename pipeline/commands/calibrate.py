@@ -67,7 +67,6 @@ def command(  # noqa: PLR0913 -- one argument an option
     """
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
-    from pipeline.labels import LabelsError
     from policies.errors import PolicyError
     from policies.folder import read_policies
     from workers.errors import CheckpointError
@@ -79,7 +78,7 @@ def command(  # noqa: PLR0913 -- one argument an option
             by_model = _archived(settings, policies, only, since)
         else:
             by_model = _judged(settings, labelled, classifier, policies, only, quiet=as_json)
-    except (LabelsError, PolicyError, CheckpointError, PipelineError) as error:
+    except (PipelineError, PolicyError, CheckpointError) as error:
         raise click.ClickException(str(error)) from error
     source = "archive" if labelled is None else labelled.name
     found = [

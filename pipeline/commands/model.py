@@ -79,11 +79,12 @@ def evaluate(
 
     LABELLED is a folder with labels.jsonl (or .parquet), or such a file.
     """
-    from pipeline.calibration import CalibrationError, Calibrations
+    from pipeline.calibration import Calibrations
     from pipeline.config import Settings
+    from pipeline.errors import PipelineError
     from pipeline.evaluating import evaluate as measured
     from pipeline.evaluating import good_enough
-    from pipeline.labels import LabelsError, read_labels
+    from pipeline.labels import read_labels
     from pipeline.progress import bar
     from policies.errors import PolicyError
     from policies.folder import read_policies
@@ -106,7 +107,7 @@ def evaluate(
                     advance=advance,
                     refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
                 )
-    except (LabelsError, PolicyError, CheckpointError, CalibrationError) as error:
+    except (PipelineError, PolicyError, CheckpointError) as error:
         raise click.ClickException(str(error)) from error
     if not found:
         raise click.ClickException(f"{labelled}: no answer to a question that is covered")
@@ -214,7 +215,8 @@ def tune(  # noqa: PLR0913 -- one argument an option
     held back, and the checkpoint as written is measured on that. Exits 1 where it came out worse.
     """
     from pipeline.config import Settings
-    from pipeline.labels import LabelsError, read_labels
+    from pipeline.errors import PipelineError
+    from pipeline.labels import read_labels
     from pipeline.specs import spec_of
     from pipeline.tuning import fit
     from policies.errors import PolicyError
@@ -241,7 +243,7 @@ def tune(  # noqa: PLR0913 -- one argument an option
             advance=advance,
             refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
         )
-    except (LabelsError, PolicyError, CheckpointError) as error:
+    except (PipelineError, PolicyError, CheckpointError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(asdict(found) | {"better": found.better}, indent=1))

@@ -30,7 +30,6 @@ def command(*, every_s: float | None, dry_run: bool, as_json: bool) -> None:
     their metrics and decisions say so, and it stays off until `weir calibrate` fits anew. Looking often makes no
     false alarm likelier (5 % over all time). Scores that moved since the fit make the calibration stale.
     """
-    from pipeline.calibration import CalibrationError
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
     from pipeline.watchman import go_round
@@ -39,7 +38,7 @@ def command(*, every_s: float | None, dry_run: bool, as_json: bool) -> None:
     while True:
         try:
             found = go_round(settings, dry_run=dry_run)
-        except (PipelineError, CalibrationError) as error:
+        except PipelineError as error:
             raise click.ClickException(str(error)) from error
         if as_json:
             click.echo(json.dumps([_plain(one) for one in found], indent=1))

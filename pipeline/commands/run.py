@@ -25,7 +25,6 @@ def command(*, only: "Part | None") -> None:
     it is archived, and every five minutes held against what was promised. A process that runs beside others
     needs a name of its own: WEIR_INSTANCE.
     """
-    from pipeline.calibration import CalibrationError
     from pipeline.run import run
     from policies.errors import PolicyError
     from workers.errors import CheckpointError
@@ -33,7 +32,7 @@ def command(*, only: "Part | None") -> None:
     settings = Settings()
     try:
         status = run(settings, only=only)
-    except (PipelineError, PolicyError, CalibrationError, CheckpointError) as error:
+    except (PipelineError, PolicyError, CheckpointError) as error:
         raise click.ClickException(str(error)) from error
     if status:
         raise SystemExit(status)

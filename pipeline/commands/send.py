@@ -41,7 +41,7 @@ def command(
     settings = Settings()
     try:
         found = send(paths, settings, wait=wait, to=to, timeout_s=timeout_s, as_json=as_json)
-    except (sending.SendingError, PipelineError, WorkerError) as error:
+    except (PipelineError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     if not found:
         raise SystemExit(1)

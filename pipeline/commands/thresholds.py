@@ -53,7 +53,6 @@ def plan(  # noqa: PLR0913 -- one argument an option
     hours do not suffice, the plan misses as little as they allow, the same share under every question. Prints the
     bands to paste.
     """
-    from pipeline.calibration import CalibrationError
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
     from pipeline.planning import plan as find
@@ -63,7 +62,7 @@ def plan(  # noqa: PLR0913 -- one argument an option
     settings = Settings()
     try:
         streams = _streams(settings, since, only)
-    except (PipelineError, CalibrationError, PolicyError) as error:
+    except (PipelineError, PolicyError) as error:
         raise click.ClickException(str(error)) from error
     if not streams:
         raise click.ClickException(

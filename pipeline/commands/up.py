@@ -18,8 +18,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from pipeline import config, processes
 from pipeline.commands.send import send
 from pipeline.errors import PipelineError
-from pipeline.processes import Part, PartError
-from pipeline.sending import SendingError
+from pipeline.processes import Part
 from workers.errors import WorkerError
 
 #: The stack stops its parts one after the other and gives each some time.
@@ -92,7 +91,7 @@ def command(
             while not leave:
                 _still(stack)
                 time.sleep(0.5)
-    except (PartError, SendingError, PipelineError, WorkerError) as error:
+    except (PipelineError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         console.print("stopped")
@@ -160,7 +159,7 @@ def _await_ready(stack: Part, console: Console) -> dict[str, Any]:
             if said["state"] == "ready":
                 done = f"{part}  [dim]{said['detail']}"
                 progress.update(tasks[part], completed=1, description=done)
-    raise PartError(stack.name, "it ended before it was up", stack.tail())
+    raise processes.failed(stack.name, "it ended before it was up", stack.tail())
 
 
 def _still(stack: Part) -> None:
@@ -168,7 +167,7 @@ def _still(stack: Part) -> None:
         return
     lines = [json.loads(line) for line in stack.process.stdout or ()]
     failed = next((said["failed"] for said in lines if "failed" in said), stack.tail())
-    raise PartError(stack.name, "a part ended", failed)
+    raise processes.failed(stack.name, "a part ended", failed)
 
 
 def _say_where(ready: dict[str, Any], console: Console) -> None:

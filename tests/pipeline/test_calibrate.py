@@ -14,7 +14,8 @@ from pipeline.calibrating import calibrate
 from pipeline.calibration import Calibrations
 from pipeline.cli import main
 from pipeline.diagrams import reliability_page
-from pipeline.labels import Labelled, LabelsError, read_labels
+from pipeline.errors import PipelineError
+from pipeline.labels import Labelled, read_labels
 from pipeline.scored import score
 from policies.question import Part, Question
 from policies.schema import Policy, Precision
@@ -170,7 +171,7 @@ def test_labels_that_cannot_be_read_say_where(tmp_path: Path, line: str, says: s
     path = tmp_path / "labels.jsonl"
     path.write_text(line)
 
-    with pytest.raises(LabelsError, match=says):
+    with pytest.raises(PipelineError, match=says):
         read_labels(path)
 
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from pipeline.calibration import (
     Calibration,
-    CalibrationError,
     Calibrations,
     Curve,
     Labels,
     logistic,
 )
+from pipeline.errors import PipelineError
 from pipeline.fitting import Fit, fit
 from pipeline.reliability import auroc, bootstrap, brier, ece, ece_floor, log_loss, wilson
 from policies.question import Forbidden, Question
@@ -176,7 +176,7 @@ def test_a_broken_calibration_file_is_named(tmp_path: Path) -> None:
     """A file that is no calibration is an error with its path and the remedy."""
     (tmp_path / "x.json").write_text('{"question": 3}')
 
-    with pytest.raises(CalibrationError, match=r"x\.json.*weir calibrate"):
+    with pytest.raises(PipelineError, match=r"x\.json.*weir calibrate"):
         Calibrations.load(tmp_path)
 
 

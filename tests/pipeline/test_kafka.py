@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import MemberToRemove
 
 from pipeline.config import Kafka
-from pipeline.errors import AbortedError, FencedError, KafkaError
+from pipeline.errors import AbortedError, KafkaError, PipelineError
 from pipeline.kafka import Member, Producer, Topics, read
 from pipeline.messages import DECISIONS, RESCORE, UPLOADS
 from pipeline.records import Mark, Outgoing, Partition, Polled, Record
@@ -33,8 +33,8 @@ def member(settings: Kafka, name: str = "a") -> Iterator[Member]:
 def until(
     condition: Callable[[], bool], *, turn: Callable[[], object] = lambda: time.sleep(0.05)
 ) -> None:
-    """Turn until the condition holds, at most 40 s."""
-    deadline = time.monotonic() + 40
+    """Turn until the condition holds, at most two minutes."""
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         turn()
@@ -135,7 +135,7 @@ def test_a_second_process_of_the_same_name_fences_the_first(kafka_settings: Kafk
     with member(kafka_settings) as first:
         records = poll_all(first, 1)
         with member(kafka_settings):
-            with pytest.raises(FencedError, match="WEIR_INSTANCE"):
+            with pytest.raises(PipelineError, match="WEIR_INSTANCE"):
                 first.commit([out(b"one")], after(records))
             assert decisions(kafka_settings) == []
 
@@ -281,7 +281,7 @@ def test_every_topic_is_shared_out_by_itself(kafka_settings: Kafka) -> None:
 
 def test_a_restart_takes_its_partitions_back_at_once(kafka_settings: Kafka) -> None:
     """A process that died and comes back under its name reads on long before its session would have ended."""
-    slow = kafka_settings.model_copy(update={"session_s": 30.0})
+    slow = kafka_settings.model_copy(update={"session_s": 90.0})
     upload(slow, b"1", b"2")
     first = Member(slow, [UPLOADS], group="g", instance="a")
     records = poll_all(first, 2)
@@ -291,7 +291,7 @@ def test_a_restart_takes_its_partitions_back_at_once(kafka_settings: Kafka) -> N
     began = time.monotonic()
     with member(slow) as second:
         assert [record.value for record in poll_all(second, 1)] == [b"2"]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
     first.close()
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sending import Parcel, SendingError, parcels
+from pipeline.errors import PipelineError
+from pipeline.sending import Parcel, parcels
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -103,5 +104,5 @@ def test_mistakes_are_named(tmp_path: Path, files: dict[str, str], says: str) ->
     """What cannot be sent is refused before anything is sent, with the name of what is wrong."""
     write(tmp_path, **files)
 
-    with pytest.raises(SendingError, match=says):
+    with pytest.raises(PipelineError, match=says):
         parcels([tmp_path])
