@@ -46,7 +46,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     ]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log) as process:
         try:
-            assert wait_for("127.0.0.1", port, timeout_s=30), (folder / "log").read_text()
+            assert wait_for("127.0.0.1", port, timeout_s=60), (folder / "log").read_text()
             yield port
         finally:
             process.terminate()
@@ -54,7 +54,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def redis_says(port: int, command: str) -> bytes:
     """Return the server's first answer to an inline command."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(command.encode() + b"\r\n")
         return connection.recv(1000)
 
@@ -87,7 +87,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
         host, port = servers.split(":")
         try:
-            assert wait_for(host, int(port), timeout_s=60), part.tail()
+            assert wait_for(host, int(port), timeout_s=120), part.tail()
             yield servers
         finally:
             part.stop(grace_s=5)
@@ -130,7 +130,7 @@ def _start_shared_kafka(folder: Path, *, owner: int) -> str:
     command = [sys.executable, str(SHARED_KAFKA), "start", str(folder)]
     started = subprocess.run(
         # Its controller takes the port after it, so the two are looked for together.
-        [*command, "--port", str(free_port()), "--owner", str(owner)],
+        [*command, "--port", str(free_port(following=1)), "--owner", str(owner)],
         capture_output=True,
         text=True,
         check=False,
@@ -147,7 +147,6 @@ def kafka_settings(kafka: str) -> Kafka:
         topic_prefix=f"t{uuid.uuid4().hex[:10]}.",
         partitions=2,
         session_s=6.0,
-        commit_timeout_s=10.0,
     )
     topics = Topics(settings)
     wanted = plan(settings)

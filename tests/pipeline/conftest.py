@@ -44,7 +44,7 @@ def ray_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     )
     try:
         host, port = address.split(":")
-        assert wait_for(host, int(port), timeout_s=60), part.tail()
+        assert wait_for(host, int(port), timeout_s=_PATIENCE_S), part.tail()
         deadline = time.monotonic() + _PATIENCE_S
         while ray_head.STARTED not in part.log.read_text(errors="replace"):
             assert time.monotonic() < deadline, part.tail()

@@ -119,6 +119,10 @@ def outgoing() -> list[Outgoing]:
     return found
 
 
+#: What rows of a view are put in order by.
+ORDERS = {"decisions": "decision_id", "verdicts": "decision_id", "uploads": "event_id"}
+
+
 def rows(archive: Archive, view: str, by: str = "decision_id") -> list[dict[str, Any]]:
     """Return all rows of a view, in order."""
     found: list[dict[str, Any]] = (
@@ -291,15 +295,18 @@ def weir(*arguments: str) -> Result:
 
 
 def archived(settings: Settings, count: int) -> Archive:
-    """Run the archive's consumer until so many decisions are there, and return the archive."""
+    """Run the archive's consumer until so much of everything is there, and return the archive."""
     archive = Archive(settings.archive, settings.store)
-    deadline = time.monotonic() + 60
-    while len(rows(archive, "decisions")) < count and time.monotonic() < deadline:
-        stop = threading.Event()
-        thread = threading.Thread(target=run_archive, args=(settings, stop))
-        thread.start()
-        # Long enough to join the group; what was read is written when it stops.
-        time.sleep(3)
+    stop = threading.Event()
+    thread = threading.Thread(target=run_archive, args=(settings, stop))
+    thread.start()
+    deadline = time.monotonic() + 120
+    try:
+        while min(len(rows(archive, view, by)) for view, by in ORDERS.items()) < count:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
         stop.set()
         thread.join()
     return archive
@@ -314,6 +321,7 @@ def test_on_a_real_kafka_and_s3(
         "WEIR_KAFKA_SERVERS": kafka_settings.servers,
         "WEIR_KAFKA_TOPIC_PREFIX": kafka_settings.topic_prefix,
         "WEIR_KAFKA_SESSION_S": "6",
+        "WEIR_ARCHIVE_WAIT_S": "0.5",
     }.items():
         monkeypatch.setenv(name, value)
     producer = Producer(kafka_settings)

@@ -235,7 +235,7 @@ class House:
 
     def until(self, done: Callable[[], Any]) -> Any:
         """Let escalate work until something is so."""
-        deadline = datetime.now(UTC) + timedelta(seconds=60)
+        deadline = datetime.now(UTC) + timedelta(seconds=120)
         while not (found := done()):
             self.escalate.turn()
             assert datetime.now(UTC) < deadline

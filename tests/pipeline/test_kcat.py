@@ -32,7 +32,7 @@ def kcat(settings: Kafka, *arguments: str, given: str | None = None) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     return done.stdout
 
@@ -43,7 +43,7 @@ def work(settings: Kafka, count: int) -> None:
     policies = read_policies(POLICIES)
     dog = Watchdog(limit_s=60)
     stream = Stream(link, StubPool(constant(-3.0)), lambda: policies, Calibrations, dog)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     try:
         while sum(mark.offset for mark in link.committed(link.held()).values()) < count:
             assert time.monotonic() < deadline

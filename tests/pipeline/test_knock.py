@@ -47,7 +47,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     if not (CLUSTER.exists() and shutil.which("java") and shutil.which("openssl")):
         pytest.skip("no secured Kafka: needs ../shared beside the checkout, Java and openssl")
     folder = tmp_path_factory.mktemp("secured") / "cluster"
-    port = free_port()
+    # Its controller and its secured listener take the two ports after it.
+    port = free_port(following=2)
     owner = ("--port", str(port), "--secure", "--owner", str(os.getpid()))
     command = [sys.executable, str(CLUSTER)]
     subprocess.run([*command, "start", str(folder), *owner], check=True, capture_output=True)

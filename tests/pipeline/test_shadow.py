@@ -213,7 +213,7 @@ def test_on_a_real_kafka(kafka_settings: Kafka) -> None:
     link = ShadowLink(link=member, share=1.0, since_s=began_s)
     policies = PolicySet((BOLDER,))
     stream = Stream(link, StubPool(constant(4.0)), lambda: policies, Calibrations, WATCHDOG)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     try:
         while (
             len(found := list(read(kafka_settings, [SHADOWS]))) < 20 and time.monotonic() < deadline

@@ -164,7 +164,7 @@ def test_slow_answers(fetch: Callable[..., bytes], name: str) -> None:
     started_s = time.monotonic()
     with pytest.raises(MediaUnavailableError, match="store_timeout"):
         fetch(name, timeout_s=1.0)
-    assert time.monotonic() - started_s < 8
+    assert time.monotonic() - started_s < 15
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_loaded_only_when_used() -> None:
         "import sys, workers.signals.ocr as o; o.TextReader();"
         "sys.exit('rapidocr' in sys.modules or 'onnxruntime' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=HOUSE, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=HOUSE, timeout=200)
 
 
 def test_text_reaches_prompts_and_policies_on_captions(tmp_path: Path, reader: TextReader) -> None:
