@@ -38,6 +38,8 @@ SESSION_S = 6.0
 PATIENCE_S = 120.0
 #: How long a count must stay the same before it is believed.
 _QUIET_S = 4.0
+#: How long nothing may come, though something is still to come, until nothing more is believed to.
+_STUCK_S = 30.0
 
 pytestmark = pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed")
 
@@ -126,7 +128,7 @@ class Pipeline:
     def wait(self) -> None:
         """Wait for its end."""
         assert self.process is not None
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
 
     def end(self) -> None:
         """End it for good."""
@@ -219,7 +221,7 @@ class Scene:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         return Counter(said.stdout.split())
 
@@ -251,7 +253,7 @@ class Scene:
             over = len(found) == self.total or (
                 quiet_s > _QUIET_S and self.committed() == self.total
             )
-            if quiet_s > (_QUIET_S if over else 12) or time.monotonic() > deadline:
+            if quiet_s > (_QUIET_S if over else _STUCK_S) or time.monotonic() > deadline:
                 return found
             time.sleep(0.5)
 
