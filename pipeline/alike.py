@@ -1,7 +1,7 @@
 """Jobs that look alike: shown beside each other, and answered together by whoever marked them, each by its own verdict.
 
-Only open jobs of one queue are neighbours, in no sealed queue, and only those that the person may have anyway. A golden
-job has none.
+Only open jobs of one queue are neighbours, of which nothing lies or lay in a sealed queue, and only those that the
+person may have anyway. A golden job has none.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Answered:
 def neighbours(desk: Desk, person: Person, entry: Entry) -> list[Neighbour]:
     """Return the jobs beside a job that this person may have, the most alike first."""
     queue = desk.queues.get(entry.queue)
-    if not entry.hashes or queue is None or queue.sealed or entry.part == "golden":
+    if not entry.hashes or queue is None or entry.part == "golden" or desk.hides(entry):
         return []
     open_queues = open_to(person, desk.queues)
     found: list[Neighbour] = []
@@ -49,7 +49,7 @@ def neighbours(desk: Desk, person: Person, entry: Entry) -> list[Neighbour]:
         if not bucket_of(other).admits(person, open_queues, ANY_WEIGHT):
             continue
         whole = desk.queue.entry(other.job_id)
-        if whole is not None and whole.ticket is not None:
+        if whole is not None and whole.ticket is not None and not desk.hides(whole):
             bits = differ(entry.hashes, whole.hashes)
             found.append(Neighbour(entry=whole, bits=bits, together=_asks(entry) == _asks(whole)))
     return found

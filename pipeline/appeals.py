@@ -101,7 +101,9 @@ class Appeals:
                 decision_id=appeal.decision_id,
             )
             return None
-        return opened(appeal, found, self.policies())
+        # Whoever may not see what lies in a sealed queue does not see it as an appeal either.
+        queue = self.queue.sealed(found) or QUEUE
+        return opened(appeal, found, self.policies(), queue=queue)
 
     def _find(self, appeal: Appeal, near: int) -> Ticket | None:
         """Return the decision and its upload: from Redis while its job is fresh, else from the log.
@@ -154,7 +156,7 @@ class Appeals:
         return UploadEvent(event_id=decision.event_id, content_id=decision.content_id)
 
 
-def opened(appeal: Appeal, about: Ticket, policies: PolicySet) -> Ticket:
+def opened(appeal: Appeal, about: Ticket, policies: PolicySet, *, queue: str = QUEUE) -> Ticket:
     """Return the ticket of an appeal: the decision as it was, before somebody else."""
     decision = about.decision
     at_issue = tuple(f for f in decision.findings if f.outcome != "none")
@@ -163,7 +165,7 @@ def opened(appeal: Appeal, about: Ticket, policies: PolicySet) -> Ticket:
     )
     reach = about.event.context.reach
     review = Review(
-        queue=QUEUE,
+        queue=queue,
         priority=round(
             max((harm(f.probability, f.severity.weight, reach) for f in at_issue), default=1.0), 4
         ),

@@ -216,8 +216,12 @@ def _shift(
     made = load.open
     half_s = time.monotonic() + load.seconds / 2
     killed_s = rebuilt_s = 0.0
-    while len(shares) < len(pipes):
+    # People may go home before the queue is back: how long that takes is measured to its end.
+    while len(shares) < len(pipes) or not rebuilt_s:
         escalate.keep()
+        time.sleep(0.01)
+        if killed_s and not rebuilt_s and time.monotonic() > killed_s + _PATIENCE_S:
+            raise KafkaError("the queue was not rebuilt: does escalate run?")
         shares += [share for pipe in pipes if (share := received(pipe, 0.05)) is not None]
         if not killed_s and time.monotonic() >= half_s:
             redis.kill()
@@ -229,7 +233,7 @@ def _shift(
                 # What was lost is on the log, and is not to be replaced by new jobs.
                 if queue.offsets() and not queue.behind():
                     rebuilt_s = time.monotonic()
-            elif missing > 0:
+            elif missing > 0 and len(shares) < len(pipes):
                 new = min(missing, 1_000)
                 _arrive(producer, uploads, made, new)
                 made += new
@@ -398,7 +402,7 @@ def _reckon(
         verdicts=verdicts,
         decided=len(decided),
         decisions_per_s=round(len(decided) / took_s, 1) if took_s else 0.0,
-        rebuilt_s=round(shift.rebuilt_s - shift.killed_s, 1) if shift.rebuilt_s else -1.0,
+        rebuilt_s=round(shift.rebuilt_s - shift.killed_s, 1),
         restarts=restarts,
         overtaken=overtaken,
         handed_to_two=sum(1 for count in claims.values() if count > 1),

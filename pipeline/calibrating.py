@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.calibration import Calibration, Curve, Kept, Labels, logistic
-from pipeline.fitting import Fit, fit, straighten
+from pipeline.fitting import NEEDS, Fit, fit, straighten
+from pipeline.imputing import expected
 from pipeline.reliability import Figure, Vector, auroc, bootstrap, brier, ece, log_loss
 from pipeline.scored import Scores
 from pipeline.thresholds import Threshold, act_at, independent, least, review_at, reviewer_error
@@ -106,16 +108,40 @@ def fit_answers(
 ) -> Fit:
     """Return the fit of one question's labels.
 
-    Where only some are more than one person's word, all of them shape the curve, and those few straighten it.
+    Where only some are more than one person's word, the others count for what such answers turned out to tell. With
+    few settled ones that is known too roughly to shape a curve by; then the plain answers shape it, and what they
+    tell straightens it.
     """
-    found = fit(scored.scores, scored.labels, scored.weights, prior=prior, seed=seed, draws=draws)
     sure = scored.settled
     if sure.all() or not sure.any():
-        return found
-    few = scored.take(sure)
-    weights = _as_in_stream(few, prior)
+        return fit(
+            scored.scores, scored.labels, scored.weights, prior=prior, seed=seed, draws=draws
+        )
+    settled = scored.labels[sure]
+
+    def relabel(rows: NDArray[np.intp]) -> Vector:
+        return expected(scored.take(rows))
+
+    if min(settled.sum(), len(settled) - settled.sum()) >= NEEDS["isotonic"]:
+        return fit(
+            scored.scores,
+            expected(scored),
+            scored.weights,
+            prior=prior,
+            seed=seed,
+            draws=draws,
+            relabel=relabel,
+        )
+    found = fit(scored.scores, scored.labels, scored.weights, prior=prior, seed=seed, draws=draws)
+    # Nobody knows what first answers tell where they were not kept: then the settled ones straighten it alone.
+    used = scored if scored.first is not None else scored.take(sure)
+
+    def as_in_stream(rows: NDArray[np.intp]) -> tuple[Vector, Vector]:
+        drawn = used.take(rows)
+        return _as_in_stream(expected(drawn), drawn.weights, prior)
+
     again = straighten(
-        _log_odds(found.curve, few.scores), few.labels, weights, seed=seed, draws=draws
+        _log_odds(found.curve, used.scores), used.weights, as_in_stream, seed=seed, draws=draws
     )
     curves = [
         _through(found_curve, again_curve)
@@ -161,12 +187,13 @@ def at(curve: Curve, scores: Vector) -> Vector:
     return np.asarray(np.where((right == 0) | (right == len(xs)), ends, between), float)
 
 
-def _as_in_stream(scored: Scores, prior: float | None) -> Vector:
-    if prior is None or not 0 < scored.labels.mean() < 1:
-        return scored.weights
-    share = float(np.average(scored.labels, weights=scored.weights))
-    of_kind = np.where(scored.labels == 1, prior / share, (1 - prior) / (1 - share))
-    return np.asarray(scored.weights * of_kind, float)
+def _as_in_stream(labels: Vector, weights: Vector, prior: float | None) -> tuple[Vector, Vector]:
+    """Return labels, and what to weigh them with so that the share of violations becomes the stream's."""
+    if prior is None or not 0 < labels.mean() < 1:
+        return labels, np.ones_like(labels)
+    share = float(np.average(labels, weights=weights))
+    violates, allowed = labels * prior / share, (1 - labels) * (1 - prior) / (1 - share)
+    return violates / (violates + allowed), violates + allowed
 
 
 def prove(

@@ -8,7 +8,8 @@ lost with Redis:
 - `resolve` takes the answers. They wait under the lease for `undo_for`, during which `undo` takes them back, even if
   the page closes or the server restarts; then `escalate` sends them to the log. With `at_once` they go there directly.
 - `withdraw` replaces a verdict that is on the log by another one.
-- `release`, `skip`, `move`, `note`, `escalate`, `reveal`, `reassign` are events on `moderation.reviews`.
+- `release`, `skip`, `move`, `note`, `escalate`, `reveal`, `reassign` are events on `moderation.reviews`; so are `pause`
+  and `resume`, of a queue, and `rest` and `go_on`, of a person.
 - `peek`, `stats`, `entry`, `terms`, `notes`, `held`, `exposure`, `figures` look, and change nothing.
 
 `LeaseLostError`: this person does not hold the job under this lease (any more). `RefusedError`: they may not do this,
@@ -135,7 +136,7 @@ class Desk:
     ) -> Handed:
         """Hand out the jobs that stand first among those that this person may take, `only` one, or of one queue."""
         queues = self.queues if queue is None else {queue: self.queues[queue]}
-        return self.queue.claim(
+        handed = self.queue.claim(
             person,
             queues,
             count=count,
@@ -145,6 +146,13 @@ class Desk:
             only=only or "",
             golden=self._golden(only),
         )
+        # An item of known answers may have come to lie in a sealed queue since: then it is none any more.
+        sealed = [e for e in handed.entries if e.part == "golden" and self.hides(e)]
+        for entry in sealed:
+            self.queue.hold(entry.job_id, person.id, entry.lease, "release")
+            self.queue.drop_golden(entry.queue, entry.decision_id)
+        left = tuple(entry for entry in handed.entries if entry not in sealed)
+        return Handed(entries=left, reason=handed.reason)
 
     def renew(self, person: Person, job_id: str, lease: int) -> datetime:
         """Keep a lease alive; return its new end.
@@ -189,7 +197,7 @@ class Desk:
             opened_at=entry.opened,
             revealed_s=said.revealed_s,
             decided_at=self.clock(),
-            sealed=self.sealed(entry.queue),
+            sealed=self.hides(entry),
         )
         self._check(person, ticket, verdict)
         if at_once:
@@ -238,14 +246,16 @@ class Desk:
             saw_model=said.saw_model,
             decided_at=self.clock(),
             withdraws=marker.verdict_id,
-            sealed=self.sealed(marker.queue),
+            sealed=self.sealed(marker.queue) or self.queue.sealed(old) is not None,
         )
         self._check(person, old, verdict)
         self.log.place([verdict_record(verdict, old.decision.content_id)])
         return verdict
 
     def skip(self, person: Person, job_id: str, lease: int, reason: str) -> None:
-        """Give a job back with a reason; this person does not get it again.
+        """Give a job back with a reason; it is others' before this person may get it again.
+
+        They are passed over until half of the time that it still had is over; so is whoever moves or escalates a job.
 
         Raises:
             LeaseLostError: the lease is lost.
@@ -353,6 +363,8 @@ class Desk:
         queue = marker.queue
         if sealed := [name for name in (queue, review.queue) if self.sealed(name)]:
             raise RefusedError(f"the queue {sealed[0]} is sealed: nothing of it is shown again")
+        if was := self.queue.sealed(ticket):
+            raise RefusedError(f"it lay in the sealed queue {was}: nothing of it is shown again")
         if not self.leads(person, queue):
             raise RefusedError(f"the queue {queue} is another lead's")
         policies = self.policies()
@@ -377,6 +389,31 @@ class Desk:
     def saw(self, person: Person, entry: Entry, seconds: float) -> None:
         """Record a clear view whose lease is over: it counts against the budget all the same."""
         self._record(person, entry, "revealed", None, seconds=seconds, weight=entry.weight)
+
+    def pause(self, lead: Person, queue: str) -> None:
+        """Hand out nothing of a queue until it is resumed.
+
+        Raises:
+            RefusedError: there is no such queue, or it is not this person's to pause.
+        """
+        self._stop(lead, queue, "paused")
+
+    def resume(self, lead: Person, queue: str) -> None:
+        """Hand out the jobs of a queue again.
+
+        Raises:
+            RefusedError: there is no such queue, or it is not this person's to pause.
+        """
+        self._stop(lead, queue, "resumed")
+
+    def rest(self, person: Person, span: timedelta) -> datetime:
+        """Begin a break that somebody chose themselves: nothing is handed to them until it is over; return its end."""
+        event = self._alone(person, "rested", seconds=span.total_seconds())
+        return event.at + span
+
+    def go_on(self, person: Person) -> None:
+        """End a break that somebody chose themselves."""
+        self._alone(person, "returned")
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -421,9 +458,15 @@ class Desk:
 
     def rests_until(self, person: Person) -> datetime | None:
         """Return when the break ends that this person's exposure gave them; None: they are on none."""
-        rest = self.exposure(person).get("rest")
-        ends = None if rest is None else datetime.fromtimestamp(float(rest) / 1000, UTC)
-        return ends if ends is not None and ends > self.clock() else None
+        return self._until(person, "rest")
+
+    def own_break_until(self, person: Person) -> datetime | None:
+        """Return when the break ends that this person took; None: they are on none."""
+        return self._until(person, "own")
+
+    def paused(self) -> frozenset[str]:
+        """Return the queues of which nothing is handed out."""
+        return frozenset(self.queue.paused())
 
     def figures(self) -> Figures:
         """Return what verdicts add up to: agreement, reliability, overturned decisions, unclear clauses.
@@ -443,6 +486,39 @@ class Desk:
     def sealed(self, queue: str) -> bool:
         """Return whether a queue is open to people who are named for it only."""
         return queue in self.queues and self.queues[queue].sealed
+
+    def hides(self, entry: Entry) -> bool:
+        """Return whether a job, or anything of it, lies or lay in a sealed queue: nothing of it is shown elsewhere."""
+        if self.sealed(entry.queue):
+            return True
+        return entry.ticket is not None and self.queue.sealed(entry.ticket) is not None
+
+    def _until(self, person: Person, which: str) -> datetime | None:
+        ms = self.exposure(person).get(which)
+        ends = None if ms is None else datetime.fromtimestamp(float(ms) / 1000, UTC)
+        return ends if ends is not None and ends > self.clock() else None
+
+    def _stop(self, lead: Person, queue: str, kind: str) -> None:
+        if queue not in self.queues:
+            raise RefusedError(f"there is no queue {queue}")
+        if not self.leads(lead, queue):
+            raise RefusedError(f"the queue {queue} is another lead's")
+        self._alone(lead, kind, queue=queue)
+
+    def _alone(
+        self, person: Person, kind: str, *, queue: str | None = None, seconds: float | None = None
+    ) -> ReviewEvent:
+        """Record what is about no job, but about a queue or the person alone."""
+        event = ReviewEvent(
+            event_id=str(uuid4()),
+            kind=kind,
+            by=person.id,
+            at=self.clock(),
+            queue=queue,
+            seconds=seconds,
+        )
+        self._write(event, queue or person.id)
+        return event
 
     def _held(
         self, job_id: str, person: Person, lease: int, what: str, *args: str | int
@@ -501,8 +577,8 @@ class Desk:
         # It looks like the id of a decision, after which all other jobs are named.
         return str(uuid5(uuid4(), "golden")) if mixed_in else ""
 
-    def _write(self, event: ReviewEvent, content_id: str) -> None:
-        [(place, offset)] = self.log.place([review_record(event, content_id)])
+    def _write(self, event: ReviewEvent, about: str) -> None:
+        [(place, offset)] = self.log.place([review_record(event, about)])
         try:
             self.queue.apply_review(
                 place.topic,
@@ -511,6 +587,7 @@ class Desk:
                 event,
                 budget=self.rules.budget,
                 early=True,
+                content=about,
             )
         except ProjectionLostError:
             # It is on the log, and the rebuild that is due applies it.

@@ -310,17 +310,20 @@ class ReviewEvent(_Door):
     """What a person did to a review job besides claiming, renewing and its verdict."""
 
     event_id: Id
-    #: moved, skipped, released, escalated, noted, revealed, golden; an unknown one changes nothing
+    #: moved, skipped, released, escalated, noted, revealed, golden; of a queue: paused, resumed; of whoever did it:
+    #: rested, returned; an unknown one changes nothing
     kind: str
-    job_id: Id
-    decision_id: Id
+    job_id: Annotated[str, Field(max_length=512)] = ""  # empty: it is about no job
+    decision_id: Annotated[str, Field(max_length=512)] = ""
     by: Id
     at: Time
     lease: int | None = None  # None: done without holding the job, as a lead may
-    queue: str | None = None  # moved, escalated: where the job goes
+    queue: str | None = None  # moved, escalated: where the job goes; paused, resumed: which
     reason: str | None = None
     note: str = ""
-    seconds: float | None = None  # revealed: how long the media were seen clearly
+    seconds: float | None = (
+        None  # revealed: how long the media were seen clearly; rested: for how long
+    )
     weight: int | None = None  # revealed: the weight of the severity of what was seen
     answers: tuple[VerdictAnswer, ...] = ()  # golden: the right ones
     media: tuple[str, ...] = ()  # moved, escalated: digests of what lies in the job

@@ -167,6 +167,8 @@ class Projection:
             return None
         at = datetime.fromtimestamp(record.timestamp_s, UTC)
         job = job_of(ticket, self._policies(), self._queues, recorded_at=at)
+        if job is not None and job.reason == "audit" and self._queue.sealed(ticket) is not None:
+            job = None  # nothing of a sealed queue is looked at to measure the pipeline by
         return Projected(offset=record.offset, ticket=ticket, job=job)
 
     def _review(self, record: Record) -> None:
@@ -183,7 +185,13 @@ class Projection:
             self._queue.stand(place.topic, place.number, record.offset + 1)
         else:
             self._queue.apply_review(
-                place.topic, place.number, record.offset, event, budget=self._budget, early=False
+                place.topic,
+                place.number,
+                record.offset,
+                event,
+                budget=self._budget,
+                early=False,
+                content=(record.key or b"").decode(errors="replace"),
             )
         self._at[place] = record.offset + 1
 

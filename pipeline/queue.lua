@@ -1,6 +1,6 @@
 -- The review queue in Redis: its keys, and what all of its scripts share. Every queue_*.lua follows this text.
 --
--- weir:{review}:queues            hash    queue -> "lane|due_ms|where overdue jobs go" from queues.yaml
+-- weir:{review}:queues            hash    queue -> "lane|due_ms|where overdue jobs go|1 where sealed" from queues.yaml
 -- weir:{review}:offsets           hash    "topic/partition" -> next offset to project; missing: emptied, rebuild
 -- weir:{review}:behind            set     "topic/partition" whose past is not applied yet: nothing is handed out meanwhile
 -- weir:{review}:early:TOPIC/P     set     offsets that were applied before their turn, by whoever wrote the record
@@ -19,12 +19,16 @@
 -- weir:{review}:alike:QUEUE:BAND  set   unclosed jobs a perceptual hash of whose media has these digits at this place
 -- weir:{review}:until             zset    leased job -> ms at which its lease ends
 -- weir:{review}:held:PERSON       set     jobs that this person holds
+-- weir:{review}:paused            hash    queue -> "offset|who paused it", or "offset|" where it goes on
+-- weir:{review}:sealed:NAME       string  the sealed queue in which a content, or a medium of this digest, lies or lay
+-- weir:{review}:lifts             zset    job -> ms from which whoever gave it away may have it again
 -- weir:{review}:widens            zset    job with a language -> ms from which anybody may take it
 -- weir:{review}:due               zset    job not yet overdue -> ms at which it is
 -- weir:{review}:pending           zset    job with a verdict that can still be undone -> ms at which it goes out
 -- weir:{review}:verdict:JOB       string  that verdict
 -- weir:{review}:notes:JOB         list    JSON of what people noted
--- weir:{review}:care:PERSON       hash    exposure: day, points, run, last (ms), rest (ms until which a break lasts)
+-- weir:{review}:care:PERSON       hash    exposure: day, points, run, last (ms), rest (ms until which a break lasts),
+--                                         own (ms until which one of their own lasts), own_at (offset that says so)
 -- weir:{review}:golden:DECISION    string  the ticket of a decision whose right answers are known
 -- weir:{review}:goldens:QUEUE      hash    such a decision -> bucket in which its like would wait
 -- weir:{review}:met:PERSON         set     such decisions that this person was handed
@@ -34,7 +38,7 @@
 -- Fields of a job: decision (the newest member), queue, lane, language, policies, weight, need, barred, harm, key,
 -- born, due, reviewers, part, reason, print, hashes (perceptual ones, of 16 digits each), state (open, leased, pending, sending, sent), lease, holder, until, opened, widened,
 -- late, raised, saw (verdicts that count so far, JSON), made (decisions by people so far), moved (offset of the
--- last move).
+-- last move), gave (who gave it away to others: they are among the barred until it is lifted).
 
 local P = 'weir:{review}:'
 
@@ -132,6 +136,22 @@ local function with_person(names, who)
   return table.concat(list, ',')
 end
 
+-- The names that are none of the others.
+local function without(names, others)
+  local list = {}
+  for name in string.gmatch(names, '[^,]+') do
+    if not string.find(',' .. others .. ',', ',' .. name .. ',', 1, true) then list[#list + 1] = name end
+  end
+  return table.concat(list, ',')
+end
+
+-- What lies in a sealed queue is sealed by its names: a content and the digests of its media.
+local function seal(queue, names, keep_ms)
+  if string.match(redis.call('HGET', P .. 'queues', queue) or '', '|1$') then
+    for _, name in ipairs(names) do redis.call('SET', P .. 'sealed:' .. name, queue, 'PX', keep_ms) end
+  end
+end
+
 -- Takes a job out of whatever state it is in; the caller says which comes next. Returns its queue, part, late, print,
 -- language, hashes and who is barred from it.
 local function quit_state(job)
@@ -200,7 +220,7 @@ local function overdue(job, now)
     redis.call('HSET', P .. 'job:' .. job, 'late', '1')
     count(f[1], 'late', 1)
   end
-  local target = string.match(redis.call('HGET', P .. 'queues', f[1]) or '', '|([^|]*)$')
+  local target = string.match(redis.call('HGET', P .. 'queues', f[1]) or '', '^[^|]*|[^|]*|([^|]*)')
   if target and target ~= '' then
     local due = move(job, target)
     redis.call('ZADD', P .. 'due', now + due, job)
@@ -217,6 +237,25 @@ local function widen(job)
   end
 end
 
+-- Who gave a job away is passed over until half the time that is left is over: others had their chance by then.
+local function pass_over(job, who, ms)
+  local f = job_fields(job, 'barred', 'gave', 'due', 'queue')
+  -- Who must not judge it at all is not let in again.
+  if without(who, f[1]) == '' and without(who, f[2]) ~= '' then return end
+  local left = tonumber(f[3]) - ms
+  if left <= 0 then
+    left = tonumber(string.match(redis.call('HGET', P .. 'queues', f[4]) or '|86400000|', '|(%d+)|'))
+  end
+  change(job, 'barred', with_person(f[1], who), 'gave', with_person(f[2], who))
+  redis.call('ZADD', P .. 'lifts', string.format('%d', ms + left / 2), job)
+end
+
+local function lift(job)
+  redis.call('ZREM', P .. 'lifts', job)
+  local f = job_fields(job, 'barred', 'gave')
+  if f[1] then change(job, 'barred', without(f[1], f[2])) end
+end
+
 -- What time alone does to jobs, for at most `limit` of each kind; returns how many it touched.
 local function housekeep(now, limit)
   local touched = 0
@@ -230,6 +269,10 @@ local function housekeep(now, limit)
   end
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', P .. 'widens', '-inf', now, 'LIMIT', 0, limit)) do
     widen(job)
+    touched = touched + 1
+  end
+  for _, job in ipairs(redis.call('ZRANGEBYSCORE', P .. 'lifts', '-inf', now, 'LIMIT', 0, limit)) do
+    lift(job)
     touched = touched + 1
   end
   for _, job in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, limit)) do
@@ -255,8 +298,10 @@ end
 
 -- Ends a job: only its marker stays. Tickets stay a while, so that a verdict can be withdrawn.
 local function close(job, how, verdict, by, made, now, keep_ms, ticket_ms)
+  local gave = redis.call('HGET', P .. 'job:' .. job, 'gave') or ''
   local queue, _, late, print, language, hashes, barred = quit_state(job)
   local knew = with_person(barred, by)
+  for who in string.gmatch(gave, '[^,]+') do knew = with_person(knew, who) end
   if late == '1' then count(queue, 'late', -1) end
   for _, member in ipairs(redis.call('SMEMBERS', P .. 'members:' .. job)) do
     redis.call('PEXPIRE', P .. 'ticket:' .. member, ticket_ms)
@@ -266,6 +311,7 @@ local function close(job, how, verdict, by, made, now, keep_ms, ticket_ms)
   redis.call('ZREM', P .. 'queue:' .. queue, job)
   if language ~= '' then redis.call('ZREM', P .. 'widens', job) end
   redis.call('ZREM', P .. 'due', job)
+  if gave ~= '' then redis.call('ZREM', P .. 'lifts', job) end
   like('SREM', job, queue, hashes)
   redis.call('DEL', P .. 'job:' .. job, P .. 'members:' .. job, P .. 'notes:' .. job)
   redis.call('SET', P .. 'closed:' .. job, marker_of(how, queue, verdict, by, knew, made, now), 'PX', keep_ms)

@@ -23,11 +23,15 @@ end
 
 local queues, languages, opt_outs = set_of(person.queues), set_of(person.languages), set_of(person.opt_outs)
 local policies = person.policies and set_of(person.policies)
+local paused = redis.call('HGETALL', P .. 'paused')
+for i = 1, #paused, 2 do
+  if string.sub(paused[i + 1], -1) ~= '|' then queues[paused[i]] = nil end
+end
 
 -- What is left of the exposure that one person should bear in a day, and in a row.
 local ceiling, reason = math.huge, ''
-local seen = redis.call('HMGET', P .. 'care:' .. person.id, 'day', 'points', 'rest')
-if seen[3] and tonumber(seen[3]) > now then return {'break', {}} end
+local seen = redis.call('HMGET', P .. 'care:' .. person.id, 'day', 'points', 'rest', 'own')
+if math.max(tonumber(seen[3] or 0), tonumber(seen[4] or 0)) > now then return {'break', {}} end
 if seen[1] == care.day and tonumber(seen[2]) >= care.points then ceiling, reason = care.mild, 'budget' end
 
 -- Whether the person may take anything of a group.
@@ -119,7 +123,7 @@ local function golden_job(id)
           'policies', named, 'weight', weight, 'need', 'reviewer', 'barred', '', 'harm', '0', 'key', '0',
           'born', string.format('%d', born), 'due', string.format('%d', born + due_ms), 'reviewers', '1',
           'part', 'golden', 'reason', 'band', 'print', '', 'hashes', '', 'state', 'leased', 'lease', '0', 'holder', '', 'until', '',
-          'opened', '', 'widened', '', 'late', '', 'raised', '', 'saw', '[]', 'made', '[]', 'moved', '-1')
+          'opened', '', 'widened', '', 'late', '', 'raised', '', 'saw', '[]', 'made', '[]', 'moved', '-1', 'gave', '')
         return id, queue
       end
     end

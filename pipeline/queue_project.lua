@@ -1,6 +1,7 @@
 -- Projects a run of tickets of one partition into jobs.
 -- ARGV: partition, offset that Redis should stand at, offset to stand at afterwards, keep_ms, ticket_ms, points of
--- ageing an hour, then for each ticket: offset, JSON (decision, supersedes, person, verdict, by, job or null), ticket (zlib).
+-- ageing an hour, then for each ticket: offset, JSON (decision, names: its content and the digests of its media, supersedes,
+-- person, verdict, by, job or null), ticket (zlib).
 -- Returns LOST where Redis does not stand at that offset, else the number of jobs opened.
 
 if not in_step(ARGV[1], ARGV[2]) then return 'LOST' end
@@ -17,7 +18,7 @@ end
 
 local function open(id, decision, job, ticket)
   local fields = {'decision', decision, 'state', 'open', 'lease', '0', 'holder', '', 'until', '', 'opened', '',
-    'widened', '', 'late', '', 'raised', '', 'saw', '[]', 'made', '[]', 'moved', '-1'}
+    'widened', '', 'late', '', 'raised', '', 'saw', '[]', 'made', '[]', 'moved', '-1', 'gave', ''}
   for field, value in pairs(job) do
     if field ~= 'widens' then
       fields[#fields + 1] = field
@@ -81,6 +82,7 @@ local function apply(item, ticket)
   local job = item.job
   if job == cjson.null then job = nil end
   item.job = job
+  if job then seal(job.queue, item.names, keep_ms) end
   local supersedes = item.supersedes
   if supersedes == cjson.null then supersedes = nil end
   if item.person then
@@ -92,6 +94,7 @@ local function apply(item, ticket)
     if job and not exists(item.decision) and redis.call('EXISTS', P .. 'closed:' .. item.decision) == 0 then
       open(item.decision, item.decision, job, ticket)
       redis.call('DEL', P .. 'of:' .. item.decision)
+      pass_over(item.decision, item.by, job.born)
     end
     return
   end

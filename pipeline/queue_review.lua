@@ -1,6 +1,7 @@
 -- Applies what a person did to a job, from the log or, early, by the one who wrote it there.
 -- ARGV: partition, offset, 1 where early, kind, job, person, lease or '', JSON of the rest
---   (queue, ms, seconds, weight, day, in_a_row, rest_ms, note, decision, bucket)
+--   (queue, ms, seconds, weight, day, in_a_row, rest_ms, note, decision, bucket, names: the content and the digests of
+--   its media, keep_ms)
 -- Returns 1 where it was applied, 0 where it had been, LOST where Redis was emptied.
 
 local partition, offset, early = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
@@ -10,7 +11,8 @@ local rest = cjson.decode(ARGV[8])
 if not redis.call('HGET', P .. 'offsets', partition) then return 'LOST' end
 if not exists(job) then job = job_of(job) end
 -- A job that is not rebuilt yet meets this record when its turn comes.
-if early and not exists(job) and kind ~= 'revealed' and kind ~= 'golden' then return 0 end
+local alone = {revealed = true, golden = true, paused = true, resumed = true, rested = true, returned = true}
+if early and not exists(job) and not alone[kind] then return 0 end
 local done = tonumber(redis.call('HGET', P .. 'offsets', partition))
 local mine = turn(partition, offset, early)
 if not early then
@@ -18,10 +20,6 @@ if not early then
   advance(partition, string.format('%d', offset + 1))
 end
 if not mine then return 0 end
-
-local function bar(who)
-  change(job, 'barred', with_person(redis.call('HGET', P .. 'job:' .. job, 'barred'), who))
-end
 
 -- Who let go of a job does not hold it any more; a newer lease is somebody else's.
 local function let_go()
@@ -67,6 +65,25 @@ if kind == 'revealed' then
   expose()
   return 1
 end
+-- Of what was said of one queue, or by one person, the last on the log holds, whoever is first to apply it.
+if kind == 'paused' or kind == 'resumed' then
+  local known = string.match(redis.call('HGET', P .. 'paused', rest.queue) or '-1|', '^[^|]*')
+  if offset > tonumber(known) then
+    local by = kind == 'paused' and person or ''
+    redis.call('HSET', P .. 'paused', rest.queue, string.format('%d', offset) .. '|' .. by)
+  end
+  return 1
+end
+if kind == 'rested' or kind == 'returned' then
+  local key = P .. 'care:' .. person
+  if offset > tonumber(redis.call('HGET', key, 'own_at') or '-1') then
+    local until_ms = kind == 'rested' and rest.ms + rest.seconds * 1000 or 0
+    redis.call('HSET', key, 'own', string.format('%d', until_ms), 'own_at', string.format('%d', offset))
+    redis.call('EXPIRE', key, 172800)
+  end
+  return 1
+end
+if kind == 'moved' or kind == 'escalated' then seal(rest.queue, rest.names, rest.keep_ms) end
 if kind == 'golden' then
   local ticket = redis.call('GET', P .. 'ticket:' .. rest.decision)
   if ticket then
@@ -78,12 +95,15 @@ end
 if not exists(job) then return 1 end
 if kind == 'skipped' then
   let_go()
-  if exists(job) then bar(person) end
+  if exists(job) then pass_over(job, person, rest.ms) end
 elseif kind == 'released' then
   let_go()
 elseif kind == 'moved' or kind == 'escalated' then
   let_go()
-  if exists(job) then go(rest.queue) end
+  if exists(job) then
+    go(rest.queue)
+    if lease ~= '' then pass_over(job, person, rest.ms) end
+  end
 end
 if rest.note ~= '' and exists(job) then redis.call('RPUSH', P .. 'notes:' .. job, rest.note) end
 return 1

@@ -1,6 +1,6 @@
 -- Applies a verdict of the log to its job.
 -- ARGV: partition, offset, job, keep_ms, ticket_ms, what, then by what:
---   ignore: 1 where its job is to be opened again, then, of a golden job, person and decision; progress: part, need, barred, saw (JSON); close: verdict, by, JSON of [member, decision] pairs
+--   ignore: 1 where its job is to be opened again, then, of a golden job, person and decision; progress: part, need, barred, saw (JSON), who said that; close: verdict, by, JSON of [member, decision] pairs
 -- Returns 1 where it was this record's turn.
 
 local partition, offset, job = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -12,7 +12,9 @@ local now = now_ms()
 
 if what == 'progress' and exists(job) then
   open_again(job)
-  change(job, 'part', ARGV[7], 'need', ARGV[8], 'barred', ARGV[9], 'saw', ARGV[10])
+  -- Who has judged it is not let in again, though they gave it away before.
+  local gave = without(redis.call('HGET', P .. 'job:' .. job, 'gave') or '', ARGV[11])
+  change(job, 'part', ARGV[7], 'need', ARGV[8], 'barred', ARGV[9], 'saw', ARGV[10], 'gave', gave)
 elseif what == 'close' then
   for _, pair in ipairs(cjson.decode(ARGV[9])) do
     settle(job_of(pair[1]), pair[1], pair[2], ARGV[7], ARGV[8], now, keep_ms, ticket_ms)

@@ -180,9 +180,10 @@ class ReviewQueue:
         self._redis.close()
 
     def configure(self, queues: Mapping[str, Queue]) -> None:
-        """Tell Redis each queue's lane, due time and where its overdue jobs go."""
+        """Tell Redis each queue's lane, due time, where its overdue jobs go, and whether it is sealed."""
         rows = {
             name: f"{q.lane}|{_ms(q.due)}|{(q.escalate_to or '') if q.overdue == 'escalate' else ''}"
+            f"|{int(q.sealed)}"
             for name, q in queues.items()
         }
         with self._redis.pipeline(transaction=True) as pipe:
@@ -295,8 +296,11 @@ class ReviewQueue:
     ) -> None:
         """Apply a verdict of the log after which somebody else has to look."""
         named = ",".join(safe(person) for person in barred)
-        verdicts = json.dumps([v.model_dump(mode="json", exclude_defaults=True) for v in saw])
-        self._verdict(topic, partition, offset, job_id, "progress", part, need, named, verdicts)
+        seen = list(saw)
+        verdicts = json.dumps([v.model_dump(mode="json", exclude_defaults=True) for v in seen])
+        by = ",".join(safe(v.reviewer) for v in seen)
+        what = ("progress", part, need, named, verdicts, by)
+        self._verdict(topic, partition, offset, job_id, *what)
 
     def apply_close(
         self,
@@ -322,8 +326,12 @@ class ReviewQueue:
         *,
         budget: Budget,
         early: bool,
+        content: str = "",
     ) -> bool:
-        """Apply what a person did, from the log or, early, by the one who wrote it; return whether it was its turn."""
+        """Apply what a person did, from the log or, early, by the one who wrote it; return whether it was its turn.
+
+        `content` is what the job is about: a sealed queue seals it.
+        """
         rest = {
             "queue": event.queue or "",
             "decision": event.decision_id,
@@ -331,6 +339,8 @@ class ReviewQueue:
             "ms": _stamp(event.at),
             "seconds": event.seconds or 0,
             "weight": event.weight or 0,
+            "names": [content, *event.media],
+            "keep_ms": _ms(KEEP),
             "day": event.at.astimezone(UTC).date().isoformat(),
             "in_a_row": budget.in_a_row,
             "rest_ms": _ms(budget.rest),
@@ -535,8 +545,25 @@ class ReviewQueue:
         ]
         return [other for apart, *_, other in sorted(found) if apart <= within]
 
+    def sealed(self, ticket: Ticket) -> str | None:
+        """Return the sealed queue in which this content, or a medium of it, lies or lay; None: in none."""
+        names = (f"{PREFIX}sealed:{name}" for name in _names(ticket))
+        found = next((queue for queue in self._redis.mget(list(names)) if queue is not None), None)
+        return None if found is None else str(found.decode())
+
+    def drop_golden(self, queue: str, decision_id: str) -> None:
+        """Let a decision be mixed in no more."""
+        self._redis.hdel(f"{PREFIX}goldens:{queue}", decision_id)
+        self._redis.delete(f"{PREFIX}golden:{decision_id}")
+
+    def paused(self) -> dict[str, str]:
+        """Return the queues of which nothing is handed out, and who said so."""
+        found = self._redis.hgetall(f"{PREFIX}paused").items()
+        said = {queue.decode(): by.decode().partition("|")[2] for queue, by in found}
+        return {queue: unquote(by) for queue, by in said.items() if by}
+
     def exposure(self, person: str) -> dict[str, str]:
-        """Return what this person has borne: day, points, run, last, rest."""
+        """Return what this person has borne, and until when they rest: day, points, run, last, rest, own."""
         found = self._redis.hgetall(f"{PREFIX}care:{safe(person)}")
         return {name.decode(): value.decode() for name, value in found.items()}
 
@@ -641,12 +668,18 @@ def _projection(item: Projected) -> dict[str, Any]:
     return {
         # An appeal's job is its own: that of the decision was closed long ago.
         "decision": appeal if opens_appeal else decision.decision_id,
+        "names": _names(item.ticket),
         "supersedes": None if opens_appeal else appeal,
         "person": decision.decided_by == "person" and not opens_appeal,
         "verdict": decision.verdict_id or "",
         "by": safe(decision.reviewer or ""),
         "job": None if item.job is None else _fields(item.job),
     }
+
+
+def _names(ticket: Ticket) -> list[str]:
+    """Return by what it is known that something of this lies in a sealed queue."""
+    return [ticket.decision.content_id, *ticket.decision.content.media]
 
 
 def _fields(job: Job) -> dict[str, Any]:

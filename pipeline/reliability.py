@@ -53,6 +53,11 @@ def ece(
     return float(np.abs(said - was).sum() / total.sum())
 
 
+def worth(weights: Vector) -> Vector:
+    """Return weights that add up to the number of equal labels that they are worth (Kish 1965)."""
+    return np.asarray(weights * weights.sum() / (weights**2).sum(), float)
+
+
 def ece_floor(probabilities: Vector, *, bins: int = 15, draws: int = 50, seed: int = 0) -> float:
     """Return the calibration error that perfect probabilities would show at this sample size."""
     rng = np.random.default_rng(seed)

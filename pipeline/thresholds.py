@@ -24,6 +24,9 @@ _STEPS: Final = 200
 #: The sequence starts where this many errors can still be borne; the starts share the error budget, because one alone
 #: would fail for good on one unlucky label at its head.
 _BORNE: Final = (0, 1, 3, 8, 20)
+#: How much of its error budget a miss rate spends on chance. The one sequence that it needs is exact: spending all, a
+#: promise would hold exactly as often as is said where violations are wholly independent, and less often elsewhere.
+_SPENT: Final = 0.4
 #: Where the sequences start when labels of each kind were gathered by themselves: shares of the ranked labels.
 _SHARES: Final = (0.02, 0.1, 0.2, 0.35, 0.5)
 
@@ -190,7 +193,7 @@ def review_at(sample: Sample, promise: MissRate) -> Threshold:
     doubt = (1 - sample.reviewer_error) ** 2
     risk = promise.miss_rate * doubt
     violations = np.sort(sample.probabilities[sample.labels == 1])
-    n, delta = len(violations), 1 - promise.confidence
+    n, delta = len(violations), (1 - promise.confidence) * _SPENT
     needed = least(risk, delta)
     if n < needed:
         return Threshold(

@@ -314,11 +314,11 @@ def verdict_record(verdict: Verdict, content_id: str) -> Outgoing:
     )
 
 
-def review_record(event: ReviewEvent, content_id: str) -> Outgoing:
-    """Return the record of what a person did to a job."""
+def review_record(event: ReviewEvent, about: str) -> Outgoing:
+    """Return the record of what a person did to a job; `about` is its content, or else the queue or the person."""
     return Outgoing(
         topic=REVIEWS,
-        key=content_id.encode(),
+        key=about.encode(),
         value=event.model_dump_json(exclude_none=True).encode(),
         headers=tuple(headers("review", event.event_id)),
     )

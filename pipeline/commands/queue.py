@@ -109,7 +109,7 @@ def claim(job: str | None, *, count: int, person: "Person", as_json: bool) -> No
     with _desk() as desk:
         handed = desk.claim(person, count=count, only=job)
         for entry in handed.entries:
-            if desk.sealed(entry.queue):
+            if desk.hides(entry):
                 told = f"queue {entry.queue}, on the command line"
                 desk.log.place(
                     [audit_record(person.id, "viewed_sealed", job_id=entry.job_id, detail=told)]

@@ -69,7 +69,7 @@ def test_too_few_labels_give_no_threshold_and_say_how_many_are_missing() -> None
     assert acts.value is None
     assert acts.labels_needed > 200
     assert reviews.value is None
-    assert reviews.labels_needed == least(0.02, 0.05) - int(y.sum())
+    assert reviews.labels_needed == least(0.02, 0.02) - int(y.sum())
 
 
 def test_near_duplicates_count_once() -> None:
@@ -103,14 +103,15 @@ def test_reviewers_who_err_need_more_labels() -> None:
     assert unsure.value is None or unsure.value >= sure.value
 
 
-@pytest.mark.parametrize("labels", [59, 150, 330, 3000])
+@pytest.mark.parametrize("labels", [59, 77, 150, 330, 3000])
 @pytest.mark.parametrize("risk", [0.05, 0.02])
-def test_a_promised_miss_rate_holds_with_the_promised_chance_and_hardly_more(
+def test_a_promised_miss_rate_holds_with_more_than_the_promised_chance(
     labels: int, risk: float
 ) -> None:
-    """Where the threshold is the k-th of n violations, k is the largest for which at most 5 % of samples miss more.
+    """Where the threshold is the k-th of n violations, k is the largest for which at most 2 % of samples miss more.
 
-    The share of violations below the k-th of n is distributed by Beta(k, n - k + 1), whatever their scores are.
+    Chance may spend two fifths of the 5 % that may go wrong. The share of violations below the k-th of n is distributed
+    by Beta(k, n - k + 1), whatever their scores are.
     """
     ranked = np.linspace(0.01, 0.99, labels)
 
@@ -120,7 +121,7 @@ def test_a_promised_miss_rate_holds_with_the_promised_chance_and_hardly_more(
         return float(beta.sf(risk, k, labels - k + 1))
 
     if found.value is None:
-        assert broken(1) > 0.05
+        assert broken(1) > 0.02
     else:
         k = int(np.searchsorted(ranked, found.value)) + 1
-        assert broken(k) <= 0.05 < broken(k + 1)
+        assert broken(k) <= 0.02 < broken(k + 1)

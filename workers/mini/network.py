@@ -137,7 +137,7 @@ def carry_over(
 
     Tokens that both know keep their vectors. Whole words that are new are put where their meaning lies, by a ridge
     regression from meanings to the vectors of known words; what is returned is its share of explained variance on
-    words left out. `meaning` gives a vector for each of some words.
+    words left out, or NaN where no word is new. `meaning` gives a vector for each of some words.
     """
     before = AutoModelForImageTextToText.from_pretrained(earlier, dtype=torch.float32)
     known = AutoProcessor.from_pretrained(earlier).tokenizer.get_vocab()
@@ -164,6 +164,8 @@ def carry_over(
         for token, place in ours.items():
             if token in known:
                 table[place] = old[known[token]]
+        if not new:
+            return float("nan")
         there = np.stack([vectors[token] for token in both])
         theirs = old[[known[token] for token in both]].numpy()
         fitted = RidgeCV(np.logspace(-2, 2, 9)).fit(there, theirs)
