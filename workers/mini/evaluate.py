@@ -40,6 +40,7 @@ from workers.mini.examiner import (
     share,
 )
 from workers.mini.language import CELLS, Sight, answers_of, collate
+from workers.mini.lessons import Item as Asked
 from workers.mini.lessons import Teacher
 from workers.mini.material import Split
 from workers.mini.scenes import CROWD, Composer, Pixels, Scene, Shown
@@ -169,16 +170,21 @@ def wordings(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight
     """AUROC over all kinds of policies, in wordings and on captions that training never shows."""
     rng = np.random.default_rng(5)
     found: Figures = {}
-    for name, unseen in (("trained wordings", False), ("unseen wordings", True)):
+    for name, unseen, alone in (
+        ("trained wordings", False, False),
+        ("unseen wordings", True, False),
+        ("captions alone", True, True),
+    ):
         teacher = Teacher(rng, unseen=unseen)
-        rows, truths, kinds = [], [], []
+        rows: list[tuple[Sight | None, str, list[Asked]]] = []
+        truths, kinds = [], []
         for scene, sight in zip(scenes, sights, strict=True):
-            said = teacher.words(scene.concepts)
+            things = () if alone else scene.shown
+            said = teacher.words(frozenset(thing.concept for thing in things), seen=not alone)
             each = teacher.kinds(said.upload, 6)
-            items = [
-                teacher.item(teacher.ask(said.upload, kind), said, scene.shown) for kind in each
-            ]
-            rows.append((sight, content(said.caption, said.text_in_image), items))
+            items = [teacher.item(teacher.ask(said.upload, kind), said, things) for kind in each]
+            words = content(said.caption, said.text_in_image)
+            rows.append((None if alone else sight, words, items))
             truths += [one.answer for one in items]
             kinds += each
         odds = [score for part in examiner.ask(rows, len(rows)) for score in part]
@@ -370,6 +376,7 @@ LINES = (
     ("AUROC per concept, 10th percentile", ("concepts", "p10"), "≥ .78"),
     ("all kinds of policies, trained wordings, AUROC", ("wordings", "trained wordings"), ""),
     ("all kinds of policies, unseen wordings, AUROC", ("wordings", "unseen wordings"), "≥ .90"),
+    ("the same of captions without a picture, AUROC", ("wordings", "captions alone"), ""),
     ("inverted policies, right both ways", ("steering", "inverted"), "≥ .85"),
     ("off-topic policies denied", ("steering", "off-topic"), "≥ .95"),
     ("carve-outs respected, balanced with twins", ("steering", "carve-outs, balanced"), "≥ .80"),

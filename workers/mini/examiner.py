@@ -55,14 +55,17 @@ class Examiner:
         return np.concatenate(seen)
 
     def ask(
-        self, asked: Iterable[tuple[Sight, str, Sequence[Item]]], total: int | None = None
+        self, asked: Iterable[tuple[Sight | None, str, Sequence[Item]]], total: int | None = None
     ) -> list[list[float]]:
-        """Return the log-odds of Yes for each question about each upload (sight, content, questions)."""
+        """Return the log-odds of Yes for each question about each upload (sight or none, content, questions)."""
         odds: list[list[float]] = []
-        waiting: list[tuple[Sight, str, Sequence[Item]]] = []
+        waiting: list[tuple[Sight | None, str, Sequence[Item]]] = []
 
         def flush() -> None:
-            rows = [self.packer.row(content, items) for _, content, items in waiting]
+            rows = [
+                self.packer.row(content, items, images=int(sight is not None))
+                for sight, content, items in waiting
+            ]
             batch = collate(rows, [sight for sight, _, _ in waiting], self.words.pad_token_id)
             found = answers_of(self.model, batch, self.yes, self.no).tolist()
             for _, _, items in waiting:

@@ -29,6 +29,9 @@ from workers.mini.vocabulary import ASSISTANT, END, IMAGE, USER, used
 #: Image tokens of a picture.
 CELLS = 64
 
+#: Share of uploads that are nothing but a caption.
+WORDS_ALONE = 0.12
+
 #: Kinds of questions by length, and how many of them share one picture in training: rows of one length waste nothing.
 SHORT, LONG = ("plain", "inverted", "caption", "act", "together"), ("carve-out", "many", "theme")
 #: What broken policies are explained: a step of its own, so that reasons are learned from many at once.
@@ -158,15 +161,15 @@ class Packer:
             [USER, ASSISTANT, END, IMAGE]
         )
 
-    def prefix(self, content: str) -> list[int]:
+    def prefix(self, content: str, *, images: int = 1) -> list[int]:
         """Return the tokens of the shared part, up to its line break."""
         system = self.words(f"{prompt.SYSTEM}\n", add_special_tokens=False)["input_ids"]
         rest = self.words(f"{content}\n", add_special_tokens=False)["input_ids"]
-        return [self._user, *system, *[self._image] * CELLS, *rest]
+        return [self._user, *system, *[self._image] * (CELLS * images), *rest]
 
-    def row(self, content: str, items: Sequence[Item]) -> Row:
+    def row(self, content: str, items: Sequence[Item], *, images: int = 1) -> Row:
         """Return one upload with its questions."""
-        ids = self.prefix(content)
+        ids = self.prefix(content, images=images)
         start = len(ids)
         made = Row(
             ids=ids,
@@ -224,11 +227,16 @@ def weights(reply: str, offsets: Sequence[tuple[int, int]]) -> list[float]:
 
 
 def lesson(
-    teacher: Teacher, packer: Packer, sight: Sight, among: tuple[str, ...], *, explain: float = 0.2
+    teacher: Teacher,
+    packer: Packer,
+    sight: Sight | None,
+    among: tuple[str, ...],
+    *,
+    explain: float = 0.2,
 ) -> Row:
-    """Return one upload with a new caption and new questions about it."""
-    shown = frozenset(thing.concept for thing in sight.shown)
-    said = teacher.words(shown)
+    """Return one upload, with or without an image, with a new caption and new questions about it."""
+    things = sight.shown if sight is not None else ()
+    said = teacher.words(frozenset(thing.concept for thing in things), seen=sight is not None)
     items = []
     for kind in teacher.kinds(said.upload, QUESTIONS[among], among):
         asked = teacher.ask(said.upload, kind)
@@ -237,15 +245,19 @@ def lesson(
                 break
             asked = teacher.ask(said.upload, kind)
         why = bool(asked.broken(said.upload)) and (among == WHY or teacher.rng.random() < explain)
-        items.append(teacher.item(asked, said, sight.shown, explain=why))
+        items.append(teacher.item(asked, said, things, explain=why))
+    images = int(sight is not None)
     content = prompt.prefix(
-        images=1, caption=said.caption, text_in_image=said.text_in_image
+        images=images, caption=said.caption, text_in_image=said.text_in_image
     ).content
-    return packer.row(content, items)
+    return packer.row(content, items, images=images)
 
 
-def collate(rows: Sequence[Row], sights: Sequence[Sight], pad: int) -> dict[str, torch.Tensor]:
+def collate(
+    rows: Sequence[Row], sights: Sequence[Sight | None], pad: int
+) -> dict[str, torch.Tensor]:
     """Return a batch: tokens, positions, segments, image outputs, and the flat places where it is taught."""
+    outputs = [sight.outputs for sight in sights if sight is not None]
     width = max(len(row.ids) for row in rows)
 
     def filled(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
@@ -264,7 +276,9 @@ def collate(rows: Sequence[Row], sights: Sequence[Sight], pad: int) -> dict[str,
         "ids": filled([row.ids for row in rows], pad),
         "positions": filled([row.positions for row in rows], 0),
         "segments": filled([row.segments for row in rows], -1),
-        "outputs": torch.from_numpy(np.stack([sight.outputs for sight in sights])),
+        "outputs": torch.from_numpy(
+            np.stack(outputs) if outputs else np.zeros((0, CELLS, OUTPUTS), np.float32)
+        ),
         **{part: torch.from_numpy(flat(part)).long() for part in ("answers", "nouns", "clauses")},
         "replies": torch.from_numpy(flat("replies")),
     }
@@ -282,7 +296,10 @@ def _teach(
     for number in range(start, plan.steps):
         rng = np.random.default_rng((plan.seed, number))
         teacher = Teacher(rng)
-        sights = [_sight(rng, seen, plan.imagine) for _ in range(plan.uploads)]
+        sights = [
+            None if rng.random() < WORDS_ALONE else _sight(rng, seen, plan.imagine)
+            for _ in range(plan.uploads)
+        ]
         among: tuple[str, ...] = SHORT if rng.random() < SHORTS else LONG
         if rng.random() < plan.reasons:
             among = WHY

@@ -93,9 +93,17 @@ class Teacher:
     # ---- words of the upload
 
     def words(
-        self, shown: frozenset[int], *, topic: str | None = None, steer: float = 0.06
+        self,
+        shown: frozenset[int],
+        *,
+        topic: str | None = None,
+        steer: float = 0.06,
+        seen: bool = True,
     ) -> Said:
-        """Return a caption, and sometimes text in the image, for a scene that shows these concepts."""
+        """Return a caption, and sometimes text in the image, for a scene that shows these concepts.
+
+        An upload that is not `seen` is its caption alone, which is then never empty.
+        """
         rng = self.rng
         lines: dict[str, list[str]] = {"caption": [], "image": []}
         topics: set[str] = set()
@@ -106,7 +114,7 @@ class Teacher:
             wanted = [topic]
         elif roll < 0.25:
             wanted = [HARMLESS]
-        elif roll < 0.9:
+        elif roll < 0.9 or not seen:
             wanted = [self._topic(HARMS if rng.random() < 0.68 else CONTEXTS)]
             if rng.random() < 0.3:
                 wanted.append(self._topic(CONTEXTS if wanted[0] in HARMS else HARMS))
@@ -115,12 +123,12 @@ class Teacher:
         for each in wanted:
             about = int(rng.choice(sorted(shown))) if shown and rng.random() < 0.6 else None
             said = write(rng, each, about, unseen=self.unseen)
-            lines["image" if rng.random() < 0.12 else "caption"].append(said.text)
+            lines["image" if seen and rng.random() < 0.12 else "caption"].append(said.text)
             topics |= said.topics
             names |= said.names
         steered = bool(rng.random() < steer)
         if steered:
-            lines["image" if rng.random() < 0.6 else "caption"].append(
+            lines["image" if seen and rng.random() < 0.6 else "caption"].append(
                 str(rng.choice(np.array(STEERING)))
             )
         return Said(
@@ -191,10 +199,10 @@ class Teacher:
             "inverted": 0.8,
             "caption": 1.3,
             "act": 1.6 if acting else 0.25,
-            "carve-out": 1.2,
+            "carve-out": 1.5,
             "many": 0.9,
             "together": 0.6,
-            "theme": 1.1,
+            "theme": 2.0,
         }
         weights = np.array([odds[kind] for kind in among])
         return [
