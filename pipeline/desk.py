@@ -136,23 +136,26 @@ class Desk:
     ) -> Handed:
         """Hand out the jobs that stand first among those that this person may take, `only` one, or of one queue."""
         queues = self.queues if queue is None else {queue: self.queues[queue]}
-        handed = self.queue.claim(
-            person,
-            queues,
-            count=count,
-            lease=self.rules.lease,
-            budget=budget or self.rules.budget,
-            at_most=self.rules.at_most,
-            only=only or "",
-            golden=self._golden(only),
-        )
-        # An item of known answers may have come to lie in a sealed queue since: then it is none any more.
-        sealed = [e for e in handed.entries if e.part == "golden" and self.hides(e)]
-        for entry in sealed:
-            self.queue.hold(entry.job_id, person.id, entry.lease, "release")
-            self.queue.drop_golden(entry.queue, entry.decision_id)
-        left = tuple(entry for entry in handed.entries if entry not in sealed)
-        return Handed(entries=left, reason=handed.reason)
+        golden = self._golden(only)
+        found: list[Entry] = []
+        while True:
+            handed = self.queue.claim(
+                person,
+                queues,
+                count=count - len(found),
+                lease=self.rules.lease,
+                budget=budget or self.rules.budget,
+                at_most=self.rules.at_most,
+                only=only or "",
+                golden=golden,
+            )
+            idle = [entry for entry in handed.entries if self._measures_sealed(entry)]
+            found += [entry for entry in handed.entries if entry not in idle]
+            for entry in idle:
+                self.queue.drop(entry)
+            if not idle:
+                return Handed(entries=tuple(found), reason=handed.reason)
+            golden = ""
 
     def renew(self, person: Person, job_id: str, lease: int) -> datetime:
         """Keep a lease alive; return its new end.
@@ -492,6 +495,11 @@ class Desk:
         if self.sealed(entry.queue):
             return True
         return entry.ticket is not None and self.queue.sealed(entry.ticket) is not None
+
+    def _measures_sealed(self, entry: Entry) -> bool:
+        """Return whether a job is there to measure people or the pipeline by what has come to lie in a sealed queue."""
+        measures = entry.part == "golden" or entry.reason == "audit"
+        return measures and self.hides(entry)
 
     def _until(self, person: Person, which: str) -> datetime | None:
         ms = self.exposure(person).get(which)

@@ -92,6 +92,8 @@ class Escalate:
             telemetry.log.warning("nothing was committed, trying again", error=str(error))
             time.sleep(min(0.1 * 2**self._aborts, _MAX_BACKOFF_S))
         except ProjectionLostError:
+            # What was weighed meanwhile is weighed again, once the queue is made anew.
+            self._must_rewind = True
             self.projection.align()
         except Unavailable as error:
             # What was committed and not applied is applied again from the log, once Redis is back.

@@ -78,7 +78,7 @@ class Projection:
     def turn(self, *, timeout_s: float = 0.0) -> int:
         """Apply what has come; return how many records that was."""
         try:
-            self._look()
+            self.look()
             applied = self._project(self._tickets.poll(timeout_s=timeout_s, max_records=_MOST))
             if self.caught_up():
                 for record in self._reviews.poll(timeout_s=0.0, max_records=_MOST):
@@ -131,9 +131,14 @@ class Projection:
         places = [place for place in self._at if place.topic == TICKETS]
         self._goal = self._tickets.ends(places)
 
-    def _look(self) -> None:
+    def look(self, *, at_once: bool = False) -> None:
+        """Look now and then, or at once, whether Redis still stands where it was left.
+
+        Raises:
+            ProjectionLostError: it does not.
+        """
         now_s = time.monotonic()
-        if now_s - self._looked_s < _LOOK_S:
+        if not at_once and now_s - self._looked_s < _LOOK_S:
             return
         self._looked_s = now_s
         stands = self._queue.offsets()
@@ -167,8 +172,6 @@ class Projection:
             return None
         at = datetime.fromtimestamp(record.timestamp_s, UTC)
         job = job_of(ticket, self._policies(), self._queues, recorded_at=at)
-        if job is not None and job.reason == "audit" and self._queue.sealed(ticket) is not None:
-            job = None  # nothing of a sealed queue is looked at to measure the pipeline by
         return Projected(offset=record.offset, ticket=ticket, job=job)
 
     def _review(self, record: Record) -> None:

@@ -1,6 +1,7 @@
 -- What the holder of a lease does with it, besides what is written to the log.
 -- ARGV: job, person, lease or '' (a lead, whoever holds it), what, then by what:
---   check: nothing; renew: lease_ms; release: nothing; pend: verdict, ms to wait; undo: lease_ms; sent: nothing
+--   check: nothing; renew: lease_ms; release: nothing; pend: verdict, ms to wait; undo: lease_ms; sent: nothing;
+--   drop: keep_ms, ticket_ms
 -- Returns {OK, the lease's end in ms}, or {LOST} where this person does not hold that lease (any more).
 
 local job, person, lease, what = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -31,6 +32,13 @@ elseif what == 'renew' then
 elseif what == 'release' then
   if f[1] ~= 'leased' then return {'LOST'} end
   open_again(job)
+elseif what == 'drop' then
+  if f[1] ~= 'leased' then return {'LOST'} end
+  if f[5] == 'golden' then
+    open_again(job)
+  else
+    close(job, 'superseded', '', '', {}, now, ARGV[5], ARGV[6])
+  end
 elseif what == 'pend' then
   if f[1] ~= 'leased' then return {'LOST'} end
   to_state('pending')

@@ -446,6 +446,15 @@ class ReviewQueue:
             return None
         return _time(answer[1]) or datetime.now(UTC)
 
+    def drop(self, entry: Entry) -> None:
+        """Close a job that somebody holds, for nobody to answer; an item of known answers is mixed in no more."""
+        self.hold(
+            entry.job_id, entry.holder or "", entry.lease, "drop", _ms(KEEP), _ms(WITHDRAWABLE)
+        )
+        if entry.part == "golden":
+            self._redis.hdel(f"{PREFIX}goldens:{entry.queue}", entry.decision_id)
+            self._redis.delete(f"{PREFIX}golden:{entry.decision_id}")
+
     def ripe(self, count: int = 100, again: timedelta = timedelta(seconds=30)) -> list[Verdict]:
         """Return the verdicts whose time to be undone is over."""
         rows = self._run("ripe", count, _ms(again))
@@ -550,11 +559,6 @@ class ReviewQueue:
         names = (f"{PREFIX}sealed:{name}" for name in _names(ticket))
         found = next((queue for queue in self._redis.mget(list(names)) if queue is not None), None)
         return None if found is None else str(found.decode())
-
-    def drop_golden(self, queue: str, decision_id: str) -> None:
-        """Let a decision be mixed in no more."""
-        self._redis.hdel(f"{PREFIX}goldens:{queue}", decision_id)
-        self._redis.delete(f"{PREFIX}golden:{decision_id}")
 
     def paused(self) -> dict[str, str]:
         """Return the queues of which nothing is handed out, and who said so."""

@@ -37,7 +37,11 @@ class Weighing:
     clock: Callable[[], float]
 
     def weigh(self, record: Record) -> Work:
-        """Return what the verdict in a record does to its job as it stands in Redis."""
+        """Return what the verdict in a record does to its job as it stands in Redis.
+
+        Raises:
+            ProjectionLostError: Redis was emptied.
+        """
         try:
             verdict = Verdict.model_validate_json(record.value or b"")
         except ValidationError as error:
@@ -82,7 +86,8 @@ class Weighing:
     def _find(self, verdict: Verdict) -> Entry | None:
         entry = self._entry(verdict)
         if entry is None and self.queue.marker(verdict.job_id) is None:
-            # Its ticket may not have been projected yet.
+            # Its ticket may not have been projected yet; or Redis was emptied this very moment, and knows of no job.
+            self.projection.look(at_once=True)
             self.projection.complete()
             entry = self._entry(verdict)
         return entry

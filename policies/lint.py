@@ -26,6 +26,7 @@ def lint(
     yield from _not_yet(written)
     if queues is not None:
         yield from _unknown_queues(policy, queues)
+        yield from _sealed_audits(policy, queues)
     for index, override in enumerate(policy.overrides):
         yield from condition_faults(override.when, context, ("overrides", index, "when"))
     yield from _idle_overrides(policy)
@@ -65,6 +66,17 @@ def _unknown_queues(policy: Policy, queues: Mapping[str, Queue]) -> Iterator[Fau
             what=f"there is no queue {review.queue}"
             + (", so what is held has no exit" if held else ""),
             remedy=f"did you mean {meant}?" if meant else "declare it in queues.yaml",
+        )
+
+
+def _sealed_audits(policy: Policy, queues: Mapping[str, Queue]) -> Iterator[Fault]:
+    parts = [policy.review, *(review for _, review in _review_parts(policy) if review is not None)]
+    into = next((r.queue for r in parts if r.queue in queues and queues[r.queue].sealed), None)
+    if into is not None and (policy.audit.passed or policy.audit.acted):
+        yield Fault(
+            path=("audit",),
+            what=f"its jobs go to {into}, and nothing of a sealed queue is looked at to measure",
+            remedy="delete audit, or let its jobs go to a queue that is not sealed",
         )
 
 

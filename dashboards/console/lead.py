@@ -14,8 +14,6 @@ from starlette.responses import Response, StreamingResponse
 from dashboards.console.access import REVIEWING, Here, Who
 from dashboards.console.pages import page
 from dashboards.console.site import Site
-from dashboards.console.triage import paused
-from pipeline.errors import RefusedError
 from pipeline.redis import Depth
 from pipeline.review import Person
 from policies.queues import Queue
@@ -64,16 +62,10 @@ async def lead_stream(request: Request, site: Here, visit: Who, once: bool = Fal
 
 @routes.post("/api/pause", name="pause")
 def pause(body: Stop, site: Here, visit: Who) -> dict[str, Any]:
-    """Hand out nothing of a queue to people in the console, or go on."""
-    if body.queue not in site.desk.queues:
-        raise RefusedError(f"there is no queue {body.queue}")
-    if not site.desk.leads(visit.person, body.queue):
-        raise RefusedError(f"the queue {body.queue} is another lead's")
+    """Hand out nothing of a queue, or go on."""
+    change = site.desk.pause if body.pause else site.desk.resume
+    change(visit.person, body.queue)
     site.audit(visit.id, "paused" if body.pause else "resumed", detail=body.queue)
-    if body.pause:
-        site.shelf.put(f"paused:{body.queue}", visit.id)
-    else:
-        site.shelf.drop(f"paused:{body.queue}")
     return {}
 
 
@@ -90,7 +82,7 @@ def _state(site: Site, lead: Person) -> dict[str, Any]:
     # The flow counts the last full hour and the running one.
     elapsed = timedelta(hours=1, minutes=now.minute, seconds=now.second)
     hours = elapsed.total_seconds() / 3600
-    closed = paused(site)
+    closed = site.desk.paused()
     rows = []
     for depth in site.desk.stats():
         queue = site.desk.queues[depth.queue]
@@ -120,13 +112,12 @@ def _people(site: Site) -> list[dict[str, str]]:
     """Return who is there. Why somebody is on a break, and what they have borne, is not a lead's to know."""
     people = site.people()
     here = site.shelf.several("here:", people)
-    breaks = site.shelf.several("break:", people)
     rows = []
     for identity, account in sorted(people.items()):
         if not REVIEWING & set(account.roles):
             continue
-        rests = site.desk.rests_until(account.person(identity))
-        resting = rests is not None or identity in breaks
+        who = account.person(identity)
+        resting = site.desk.rests_until(who) or site.desk.own_break_until(who)
         state = "on break" if resting else "available" if identity in here else "away"
         rows.append({"id": identity, "name": account.name or identity, "state": state})
     return rows

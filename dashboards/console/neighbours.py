@@ -1,7 +1,7 @@
 """What stands beside a job: items with such media, what the same author sent before, and what became of them.
 
-An item is known here once it was handed out. Nothing of a sealed queue is remembered, nor shown beside one; beside an
-item of known answer nothing is shown that would tell it.
+An item is known here once it was handed out. Nothing that lies or lay in a sealed queue is remembered or shown;
+beside an item of known answer nothing is shown that would tell it.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from datetime import UTC
 from typing import Any, Final
 
 from pipeline.desk import Desk
-from pipeline.messages import Decision
+from pipeline.messages import Decision, Ticket
 from pipeline.redis import Entry, Shelf
 from pipeline.review import NEAR, Person, bands, differ, open_to
 
@@ -41,7 +41,7 @@ class Neighbours:
         """
         if entry.ticket is None or entry.part == "golden":
             return {"similar": [], "author_before": []}
-        if self._desk.sealed(entry.queue):
+        if self._desk.hides(entry):
             return {"similar": [], "author_before": []}
         decision = entry.ticket.decision
         same = [f"alike:{digest}" for digest in decision.content.media]
@@ -90,7 +90,7 @@ class Neighbours:
             waiting = self._desk.entry(job_id)
             if waiting is None or waiting.ticket is None:
                 return None
-            if not self._may(person, waiting.queue, waiting.policies):
+            if not self._may(person, waiting.ticket, waiting.queue, waiting.policies):
                 return None
             text = waiting.ticket.event.text
             return {"caption": text[:_CAPTION], "became": "waits for a person", "at": None}
@@ -98,7 +98,7 @@ class Neighbours:
         if made is None or (hidden and made.decision.decided_by != "person"):
             return None
         at_issue = tuple(f.policy for f in made.decision.findings if f.outcome != "none")
-        if not self._may(person, marker.queue, at_issue):
+        if not self._may(person, made, marker.queue, at_issue):
             return None
         return {
             "caption": made.event.text[:_CAPTION],
@@ -106,10 +106,11 @@ class Neighbours:
             "at": marker.at.astimezone(UTC).isoformat(),
         }
 
-    def _may(self, person: Person, queue: str, policies: tuple[str, ...]) -> bool:
+    def _may(self, person: Person, ticket: Ticket, queue: str, policies: tuple[str, ...]) -> bool:
         """Return whether a person may see, and wants to see, an item of this queue and these policies."""
         return (
             not self._desk.sealed(queue)
+            and self._desk.queue.sealed(ticket) is None
             and queue in open_to(person, self._desk.queues)
             and not set(policies) & set(person.opt_outs)
             and (person.policies is None or set(policies) <= set(person.policies))

@@ -90,13 +90,10 @@ def _own_figures(site: Site, visit: Visit) -> list[dict[str, str]] | None:
 def _borne(site: Site, identity: str, account: Account) -> dict[str, Any]:
     found = site.desk.exposure(account.person(identity))
     today = found.get("day") == datetime.now(UTC).date().isoformat()
-    ends = site.desk.rests_until(account.person(identity))
-    own = site.shelf.get(f"break:{identity}")
-    if own is not None:
-        ends = datetime.fromisoformat(own)
-    resting = ends is not None and ends > datetime.now(UTC)
+    person = account.person(identity)
+    ends = site.desk.own_break_until(person) or site.desk.rests_until(person)
     return {
         "points": round(float(found.get("points", 0)), 1) if today else 0.0,
         "run": round(float(found.get("run", 0)), 1),
-        "until": ends.strftime("%H:%M UTC") if ends is not None and resting else "",
+        "until": ends.strftime("%H:%M UTC") if ends is not None else "",
     }

@@ -4,6 +4,7 @@ Both are made anew from decoded pixels, so nothing of the uploaded bytes (metada
 anybody's browser.
 """
 
+from functools import cache
 from io import BytesIO
 from typing import Final
 
@@ -44,6 +45,14 @@ def copy(event: UploadEvent, index: int, store: Store, bounds: Bounds, *, clear:
     sheet.thumbnail((_SIDE, _SIDE))
     out = BytesIO()
     (sheet if clear else _blurred(sheet)).save(out, "JPEG", quality=88)
+    return out.getvalue()
+
+
+@cache
+def nothing() -> bytes:
+    """Return what stands in the place of a medium of which not even a blurred copy is made."""
+    out = BytesIO()
+    Image.new("RGB", (_BLURRED_SIDE, _BLURRED_SIDE * 3 // 4), "grey").save(out, "JPEG")
     return out.getvalue()
 
 

@@ -12,7 +12,8 @@ from pipeline.redis import Entry
 
 def shown(site: Site, visit: Visit, entry: Entry) -> dict[str, Any]:
     """Return a job that this person holds as its page shows it; that it was shown is written down first."""
-    what = "viewed_sealed" if site.desk.sealed(entry.queue) else "viewed"
+    sealed = site.desk.hides(entry)
+    what = "viewed_sealed" if sealed else "viewed"
     site.audit(visit.id, what, job_id=entry.job_id, detail=f"queue {entry.queue}")
     hidden = blind(entry.job_id, site.blind)
     policies = site.desk.policies()
@@ -31,6 +32,7 @@ def shown(site: Site, visit: Visit, entry: Entry) -> dict[str, Any]:
             terms=None if entry.ticket is None else site.desk.terms(entry),
             then=then,
         ),
+        "sealed": sealed,
         **site.neighbours.of(entry, visit.person, hidden=hidden),
         "near": [
             {

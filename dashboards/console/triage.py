@@ -1,7 +1,6 @@
 """The review of jobs: the page, and the calls that it makes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -13,12 +12,12 @@ from starlette.responses import Response
 from dashboards.console import signing
 from dashboards.console.access import Here, Visit, Who
 from dashboards.console.pages import page
-from dashboards.console.pictures import copy
+from dashboards.console.pictures import copy, nothing
 from dashboards.console.sheet import blind
 from dashboards.console.showing import link, shown
 from dashboards.console.site import Site
 from pipeline.alike import SHOWN, answer_together
-from pipeline.desk import Answers, Desk
+from pipeline.desk import Answers
 from pipeline.errors import LeaseLostError, RefusedError
 from pipeline.messages import VerdictAnswer
 from pipeline.redis import Entry
@@ -99,8 +98,9 @@ def claim(body: Claim, site: Here, visit: Who) -> dict[str, Any]:
     """Hand out the jobs that come next, those first that this person holds already."""
     person = visit.person
     _is_here(site, visit)
-    until = site.shelf.get(f"break:{visit.id}")
-    if until is not None:
+    own = site.desk.own_break_until(person)
+    if own is not None:
+        until = own.isoformat()
         return {"jobs": [], "kept": [], "reason": "break", "until": until, "own": True}
     rests = site.desk.rests_until(person)
     if rests is not None:
@@ -119,7 +119,7 @@ def claim(body: Claim, site: Here, visit: Who) -> dict[str, Any]:
     entries = [entry for entry in whole if entry is not None and entry.holder == person.id]
     reason = ""
     if len(entries) < body.want:
-        handed = _open_desk(site).claim(person, count=body.want - len(entries))
+        handed = site.desk.claim(person, count=body.want - len(entries))
         entries += handed.entries
         reason = handed.reason
     return {
@@ -175,6 +175,8 @@ def medium(token: str, site: Here, visit: Who) -> Response:
     if found.clear:
         detail = f"medium {found.index}, clear"
         site.audit(visit.id, "saw", job_id=found.job, detail=detail)
+    elif site.desk.hides(entry):
+        return Response(nothing(), media_type="image/jpeg")
     body = copy(entry.ticket.event, found.index, site.store, site.bounds, clear=found.clear)
     return Response(body, media_type="image/jpeg")
 
@@ -265,17 +267,16 @@ def note(body: Reason, site: Here, visit: Who) -> dict[str, Any]:
 def take_break(body: Pause, site: Here, visit: Who) -> dict[str, Any]:
     """Begin a break: what is held goes back, and nothing is handed out until it is over."""
     span = min(timedelta(minutes=body.minutes), _LONGEST_BREAK)
-    until = (datetime.now(UTC) + span).isoformat()
     give_back(site, visit)
-    site.shelf.put(f"break:{visit.id}", until, for_s=int(span.total_seconds()))
+    until = site.desk.rest(visit.person, span)
     _is_here(site, visit)
-    return {"until": until}
+    return {"until": until.isoformat()}
 
 
 @routes.post("/api/break/end", name="end_break")
 def end_break(site: Here, visit: Who) -> dict[str, Any]:
     """End one's own break."""
-    site.shelf.drop(f"break:{visit.id}")
+    site.desk.go_on(visit.person)
     return {}
 
 
@@ -311,17 +312,6 @@ def give_back(site: Site, visit: Visit, *, but_seen: bool = False) -> list[Entry
             continue
         site.desk.release(person, entry.job_id, entry.lease)
     return kept
-
-
-def paused(site: Site) -> frozenset[str]:
-    """Return the queues from which the console hands out nothing."""
-    return frozenset(site.shelf.several("paused:", site.desk.queues))
-
-
-def _open_desk(site: Site) -> Desk:
-    closed = paused(site)
-    queues = {name: queue for name, queue in site.desk.queues.items() if name not in closed}
-    return replace(site.desk, queues=queues)
 
 
 def _held(site: Site, person: Person, lease: Lease) -> Entry:

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from dashboards.console import access
 from dashboards.console.app import console
 from dashboards.console.lead import forecast
+from dashboards.console.pictures import nothing
 from dashboards.console.site import open_site
 from pipeline.care import Budget
 from pipeline.config import Console, Redis, Settings
@@ -130,7 +131,7 @@ def test_items_are_given_away_for_a_reason_by_keys(house: Any) -> None:
 
 
 def test_what_is_given_back_is_on_the_log(house: Any) -> None:
-    """A break gives back what the page holds: who gave back what stands on the log, as all that people do to a job."""
+    """A break gives back what the page holds: who gave back what stands on the log, and so does the break."""
     for name in ("one", "two"):
         house.put(name, text=name)
     page = house.page("ann")
@@ -144,6 +145,7 @@ def test_what_is_given_back_is_on_the_log(house: Any) -> None:
     assert {(e["kind"], e["job_id"], e["by"]) for e in found} == {
         ("released", "one", "ann"),
         ("released", "two", "ann"),
+        ("rested", "", "ann"),
     }
     assert house.site.desk.entry("one").state == house.site.desk.entry("two").state == "open"
 
@@ -311,7 +313,7 @@ def test_a_lead_sees_and_pauses_their_own_queues_only(house: Any) -> None:
     assert '"queue": "weapons"' not in told
     assert [job["job"] for job in jobs] == ["two"]
     assert statuses == [400, 400, 200]
-    house.site.shelf.drop("paused:fraud")
+    assert house.site.desk.paused() == {"fraud"}
 
 
 def test_media_are_shown_as_a_person_set_it(house: Any) -> None:
@@ -421,8 +423,9 @@ def test_a_job_that_waited_for_its_language_comes_to_anybody_with_a_mark(house: 
 def test_a_sealed_queue_is_for_people_named_for_it_and_every_view_is_logged(house: Any) -> None:
     """Others are neither handed its jobs nor shown them; nothing stands beside such a job, nor it beside any."""
     for name, queue in {"sealed": "minor_safety", "other": "weapons"}.items():
-        house.put(name, text=name, queue=queue, same="s", looks=(LOOK,))
+        house.put(name, text=name, queue=queue, looks=(LOOK,))
     found = {}
+    copies = {}
     for person in ("ann", "all"):
         cookie = house.cookie(person)
         headers = {"X-CSRF-Token": house.token(cookie)}
@@ -430,6 +433,10 @@ def test_a_sealed_queue_is_for_people_named_for_it_and_every_view_is_logged(hous
             f"{house.url}/api/claim", json={}, cookies=cookie, headers=headers, timeout=SLOW_S
         )
         found[person] = {job["job"]: job for job in answer.json()["jobs"]}
+        for name, job in found[person].items():
+            copies[name] = httpx.get(
+                f"{house.url}{job['media'][0]}", cookies=cookie, timeout=SLOW_S
+            ).content
     lea = house.site.accounts.find("lea").person("lea")
 
     assert set(found["ann"]) == {"other"}
@@ -437,6 +444,9 @@ def test_a_sealed_queue_is_for_people_named_for_it_and_every_view_is_logged(hous
     shown = [*found["ann"].values(), *found["all"].values()]
     assert [job["near"] + job["similar"] + job["author_before"] for job in shown] == [[], []]
     assert [e.job_id for e in house.site.desk.peek(lea)] == []
+    # Not even a blurred copy is made of what is sealed, and it is shown clearly to those only who ask for it.
+    assert copies["sealed"] == nothing() != copies["other"]
+    assert [job["sealed"] for job in shown] == [False, True]
     views = [(e["by"], e["what"], e["job_id"]) for e in house.seen() if e["what"][:6] == "viewed"]
     assert views == [("ann", "viewed", "other"), ("all", "viewed_sealed", "sealed")]
     said = Answers(answers=(VerdictAnswer(policy="weapons", answer="allowed"),))

@@ -30,7 +30,9 @@ def held(house: Any) -> dict[str, Any]:
     person = house.site.accounts.find("all").person("all")
     found = [e for e in house.site.desk.held(person) if e.state == "leased"]
     if not found:
-        house.site.shelf.drop("break:all")
+        house.site.desk.go_on(person)
+        for queue in house.site.desk.paused():
+            house.site.desk.resume(person, queue)
         house.put(f"made-{house.offset}")
         found = list(house.site.desk.claim(person).entries)
     return {"job": found[0].job_id, "lease": found[0].lease}

@@ -230,24 +230,26 @@ def test_views_of_other_roles_are_neither_named_nor_opened(house: Any) -> None:
 
 
 def test_nothing_stands_beside_that_a_person_may_not_see(house: Any) -> None:
-    """An item answered in a sealed queue, moved there, of another queue or opted out of is shown beside no other."""
+    """An item of a sealed queue, or with its media, of another queue or opted out of is shown beside no other."""
     beside = house.site.neighbours
     whole = house.site.accounts.find("all").person("all")
     for name, queue in {"one": "weapons", "two": "minor_safety", "three": "adult"}.items():
-        house.put(name, text=name, queue=queue, same="s")
+        house.put(name, text=name, queue=queue, same="z" if name == "two" else "s")
         [entry] = house.site.desk.claim(whole, only=name).entries
         beside.of(entry, whole, hidden=False)
     house.put("four", text="four", same="s")
     [entry] = house.site.desk.claim(whole, only="four").entries
 
     def seen(**other: Any) -> list[str]:
-        found = beside.of(entry, replace(whole, **other), hidden=False)["similar"]
-        return sorted(item["caption"] for item in found)
+        found = beside.of(entry, replace(whole, **other), hidden=False)
+        return sorted({item["caption"] for some in found.values() for item in some})
 
     assert seen() == ["one", "three"]
     assert seen(skills=()) == ["one"]
     assert seen(opt_outs=("weapons",)) == []
     assert seen(policies=("drugs",)) == []
+    house.put("five", text="five", queue="minor_safety", same="s")
+    assert seen() == []
 
 
 def test_the_same_media_and_the_author_s_other_items_stand_beside(house: Any) -> None:

@@ -51,10 +51,13 @@ QUEUES = {
     "other": Queue(),
     "appeals": Queue(),
     "threat_to_life": Queue(lane="urgent"),
+    "minor_safety": Queue(lane="urgent", sealed=True),
 }
 ANN = Person(id="ann", languages=("en",))
 BOB = Person(id="bob", languages=("en",))
 LEA = Person(id="lea", languages=("en",), roles=frozenset({"reviewer", "lead"}))
+#: Named for the sealed queue.
+NIA = replace(LEA, id="nia", sealed=("minor_safety",))
 
 
 def policy(name: str, **fields: Any) -> Policy:
@@ -478,7 +481,10 @@ def test_redis_is_rebuilt(house: House) -> None:
 
 
 def test_a_rebuilt_queue_knows_what_people_did(house: House) -> None:
-    """After a lost Redis nothing is handed out until moves, first verdicts, appeals and exposure are known again."""
+    """After a lost Redis nothing is handed out until moves, first verdicts, appeals, exposure, breaks are known again.
+
+    So are the queues that are paused.
+    """
     house.arrive(ticket("moved"), ticket("first", reviewers=2), ticket("judged"))
     for name in ("moved", "first", "judged"):
         house.opened(name)
@@ -492,6 +498,13 @@ def test_a_rebuilt_queue_knows_what_people_did(house: House) -> None:
     house.desk.resolve(ANN, "first", entry.lease, says("violates"), at_once=True)
     house.until(lambda: (e := house.queue.entry("first")) and e.part == "second")
     points = house.desk.exposure(ANN)["points"]
+    for queue in ("appeals", "other", "weapons"):
+        house.desk.pause(LEA, queue)
+    house.desk.resume(LEA, "other")
+    house.desk.resume(LEA, "weapons")
+    ends = house.desk.rest(NIA, timedelta(hours=1))
+    house.desk.rest(BOB, timedelta(hours=1))
+    house.desk.go_on(BOB)
 
     house.lose_redis()
     # Nobody has noticed yet, and nobody is told that the queue is empty.
@@ -510,9 +523,30 @@ def test_a_rebuilt_queue_knows_what_people_did(house: House) -> None:
     assert (entries["first"].part, entries["first"].barred) == ("second", ("ann",))
     assert (entries["a1"].part, entries["a1"].barred) == ("appeal", ("ann",))
     assert {e.job_id for e in house.desk.claim(ANN, count=3).entries} == {"moved"}
+    assert house.desk.paused() == {"appeals"}
+    assert house.desk.claim(BOB, only="a1").reason == "empty"
+    assert house.desk.claim(NIA).reason == "break"
+    rests = house.desk.own_break_until(NIA)
+    assert rests is not None
+    assert abs(rests - ends) < timedelta(milliseconds=2)
+    assert house.desk.own_break_until(BOB) is None
     house.answer(BOB, "first", says("violates"))
     house.closed("first")
     house.made(1, "c-first")
+
+
+def test_a_verdict_that_meets_an_emptied_redis_is_not_lost(house: House) -> None:
+    """Before anybody has noticed that Redis knows of no job, a verdict on one waits until it does again."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("violates"))
+    # Now nobody looks after Redis again for a second.
+    house.escalate.projection.look(at_once=True)
+
+    house.lose_redis()
+
+    house.made(1)
+    house.closed("d1")
 
 
 def test_a_lead_hands_a_job_to_somebody_else(house: House) -> None:
@@ -788,3 +822,98 @@ def test_exposure_is_enforced(house: House) -> None:
     assert house.desk.claim(BOB).entries
     assert list(kafka.read(house.settings, [REVIEWS]))
     assert Partition(REVIEWS, 0) in kafka.ends(house.settings, [REVIEWS])
+
+
+def give_away(desk: Desk, how: str, entry: Entry, person: Person) -> None:
+    """Give a job to others, in one of the ways that there are."""
+    if how == "skip":
+        desk.skip(person, entry.job_id, entry.lease, "I know the author")
+    elif how == "move":
+        desk.move(person, entry.job_id, "other", "not about weapons", lease=entry.lease)
+    else:
+        desk.escalate(person, entry.job_id, entry.lease, "threat_to_life")
+
+
+@pytest.mark.parametrize("how", ["skip", "move", "escalate"])
+def test_who_gives_a_job_away_is_passed_over_for_a_while(house: House, how: str) -> None:
+    """Others get it first; half of its time later it may come back, so that nobody's only reviewer loses it."""
+    house.arrive(ticket("d1"), ticket("d2"))
+    house.opened("d1")
+    house.opened("d2")
+    long_ago = replace(house.desk, clock=lambda: datetime.now(UTC) - timedelta(days=2))
+    for desk, name in ((house.desk, "d1"), (long_ago, "d2")):
+        [entry] = desk.claim(ANN, only=name).entries
+        give_away(desk, how, entry, ANN)
+
+    assert [e.job_id for e in house.desk.claim(ANN, count=2).entries] == ["d2"]
+    assert [e.job_id for e in house.desk.claim(BOB, count=2).entries] == ["d1"]
+
+
+def test_an_escalating_answer_does_not_come_back_to_whoever_gave_it(house: House) -> None:
+    """The second job that it opens is for others first."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    said = Answers(answers=says("violates").answers, escalate="threat_to_life")
+    house.answer(ANN, "d1", said)
+    house.closed("d1")
+    [decision] = house.made(1)
+    house.opened(decision.decision_id)
+
+    assert house.desk.claim(ANN).reason == "empty"
+    assert [e.job_id for e in house.desk.claim(BOB).entries] == [decision.decision_id]
+
+
+def test_what_ever_lay_in_a_sealed_queue_stays_sealed(house: House) -> None:
+    """Moved out again, sent anew, appealed against, after a lost Redis: nothing of it is learned, measured or shown."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    [entry] = house.desk.claim(ANN, only="d1").entries
+    house.desk.escalate(ANN, "d1", entry.lease, "minor_safety")
+    [entry] = house.desk.claim(NIA, only="d1").entries
+    house.desk.move(NIA, "d1", "weapons", "an adult", lease=entry.lease)
+    # The same picture comes again; once it is drawn for an audit.
+    house.arrive(ticket("again"), ticket("audited", reason="audit"))
+    house.opened("again")
+
+    for name in ("d1", "again"):
+        assert house.answer(BOB, name, says("violates")).sealed
+        house.closed(name)
+    removed = house.made(2)[0]
+    house.until(lambda: (m := house.queue.marker("d1")) and house.queue.ticket(m.made[0]))
+    house.until(lambda: (m := house.queue.marker("again")) and house.queue.ticket(m.made[0]))
+    with pytest.raises(RefusedError, match="lay in the sealed queue minor_safety"):
+        house.desk.golden(LEA, "d1", "d1", says("allowed").answers)
+    assert house.desk.withdraw(BOB, "again", says("allowed")).sealed
+    house.lose_redis()
+    house.until(lambda: house.queue.marker("d1") and not house.queue.behind())
+    house.appeal("a1", removed)
+    appealed = house.queue.entry("a1")
+
+    assert appealed is not None
+    assert appealed.queue == "minor_safety"
+    assert house.desk.hides(appealed)
+    assert not house.desk.claim(LEA).entries
+    assert house.answer(NIA, "a1", says("allowed")).sealed
+    house.closed("a1")
+    house.made(4)
+    assert offers(house.settings, QUEUES) == []
+    lookback = Lookback(house.settings)
+    assert lookback.figures().verdicts == 0
+    lookback.close()
+
+
+def test_a_known_item_that_is_sealed_later_is_mixed_in_no_more(house: House) -> None:
+    """Once its picture lies in a sealed queue, an item of known answers is nobody's to be tried with."""
+    house.arrive(ticket("d1"))
+    house.opened("d1")
+    house.answer(ANN, "d1", says("violates"))
+    house.closed("d1")
+    house.desk.golden(LEA, "d1", "d1", says("violates").answers)
+    house.arrive(ticket("d2"))
+    house.opened("d2")
+    [entry] = house.desk.claim(ANN, only="d2").entries
+    house.desk.escalate(ANN, "d2", entry.lease, "minor_safety")
+    mixing = replace(house.desk, rules=replace(house.desk.rules, golden=1.0))
+
+    assert [len(mixing.claim(BOB).entries) for _ in range(2)] == [0, 0]
+    assert house.desk.held(BOB) == []

@@ -81,6 +81,8 @@ class Known:
     raised: bool = False
     part: str = "first"
     saw: tuple[Verdict, ...] = ()
+    gave: set[str] = field(default_factory=set)  # who gave it away, and may have it again one day
+    lifts: bool = False  # that day has come
 
     @property
     def bucket(self) -> Bucket:
@@ -102,7 +104,7 @@ def ticket(job: Job, *, supersedes: str | None = None, person: str = "") -> Tick
         decision_id=job.decision_id,
         source=Source(topic="media.uploads", partition=0, offset=1),
         event_id=job.decision_id,
-        content_id="c",
+        content_id=f"c-{job.decision_id}",
         action=Action.HOLD,
         review=Review(queue=job.queue, priority=job.harm, due_at=None, reason="band"),
         policy_set="sha256:x",
@@ -112,7 +114,10 @@ def ticket(job: Job, *, supersedes: str | None = None, person: str = "") -> Tick
         decided_at=START,
         supersedes=supersedes,
     )
-    return Ticket(decision=decision, event=UploadEvent(event_id=job.decision_id, content_id="c"))
+    return Ticket(
+        decision=decision,
+        event=UploadEvent(event_id=job.decision_id, content_id=f"c-{job.decision_id}"),
+    )
 
 
 jobs = st.builds(
@@ -168,6 +173,9 @@ class Machine(RuleBasedStateMachine):
         self.knew: dict[str, set[str]] = {}
         self.goldens: dict[str, Bucket] = {}
         self.met: set[tuple[str, str]] = set()
+        self.paused: dict[str, str] = {}
+        self.resting: set[str] = set()
+        self.sealed: dict[str, str] = {}
 
     def teardown(self) -> None:
         """Let go of the connection."""
@@ -180,6 +188,10 @@ class Machine(RuleBasedStateMachine):
         for known in self.open.values():
             if known.state == "leased" and known.dead:
                 self.reopen(known)
+            if known.lifts:
+                known.lifts = False
+                left = tuple(who for who in known.job.barred if who not in known.gave)
+                known.job = replace(known.job, barred=left)
             job = known.job
             if job.language and not job.language.startswith("*"):
                 widens = job.born + (known.job.due - job.born) / 2
@@ -200,11 +212,17 @@ class Machine(RuleBasedStateMachine):
 
     def ceiling(self, person: Person) -> float:
         """Return the heaviest weight that this person may be handed."""
+        if person.id in self.resting:
+            return 0
         return borne(self.seen[person.id], BUDGET).ceiling(BUDGET, datetime.now(UTC))
+
+    def open_to(self, person: Person) -> set[str]:
+        """Return the queues of which this person may be handed something now."""
+        return set(open_to(person, QUEUES)) - self.paused.keys()
 
     def best(self, person: Person, only: str | None = None) -> Known | None:
         """Return the job that this person should get."""
-        queues = open_to(person, QUEUES)
+        queues = self.open_to(person)
         ceiling = self.ceiling(person)
         waiting = [
             k
@@ -249,6 +267,7 @@ class Machine(RuleBasedStateMachine):
         self.made += 1
         job = replace(job, decision_id=f"d{self.made}", due=START + timedelta(hours=due))
         self.project(job)
+        self.seals(job.queue, job.decision_id)
         shared = self.prints.get(job.print)
         if job.print and shared in self.open:
             self.open[shared].members.add(job.decision_id)
@@ -297,6 +316,8 @@ class Machine(RuleBasedStateMachine):
         )
         self.queue.project(TOPIC, 0, start=self.offset, end=self.offset + 1, tickets=[item])
         self.offset += 1
+        if needed:
+            self.seals(known.job.queue, job.decision_id)
         if needed or known.state != "open":
             known.members.remove(old)
             known.members.add(job.decision_id)
@@ -312,6 +333,20 @@ class Machine(RuleBasedStateMachine):
             known.members.remove(old)
         else:
             self.end(known)
+
+    def seals(self, queue: str, decision: str) -> None:
+        """Let what comes into a sealed queue be sealed in the model."""
+        if QUEUES[queue].sealed:
+            self.sealed[f"c-{decision}"] = queue
+
+    def gives_away(self, known: Known, person: str, *, ago: bool = False) -> None:
+        """Pass somebody over in the model; long ago: it is lifted already, for whoever gave it away."""
+        if person in known.job.barred and person not in known.gave:
+            return
+        barred = tuple(sorted({*known.job.barred, person}))
+        known.job = replace(known.job, barred=barred)
+        known.gave.add(person)
+        known.lifts = ago
 
     def end(self, known: Known) -> None:
         """Close a job in the model."""
@@ -440,7 +475,7 @@ class Machine(RuleBasedStateMachine):
     def meets_a_known_one(self, person: Person, released: bool) -> None:  # noqa: FBT001
         """A known item comes to each person once, to nobody who may not have it, and goes without a trace."""
         self.pass_time()
-        queues, ceiling = open_to(person, QUEUES), self.ceiling(person)
+        queues, ceiling = self.open_to(person), self.ceiling(person)
         fit = {
             decision
             for decision, bucket in self.goldens.items()
@@ -551,28 +586,34 @@ class Machine(RuleBasedStateMachine):
         kind=st.sampled_from(["skipped", "moved", "escalated", "released", "noted"]),
         to=st.sampled_from(sorted(QUEUES)),
         early=st.booleans(),
+        ago=st.booleans(),
     )
-    def people_act(self, data: st.DataObject, kind: str, to: str, early: bool) -> None:  # noqa: FBT001
+    def people_act(self, data: st.DataObject, kind: str, to: str, early: bool, ago: bool) -> None:  # noqa: FBT001
         """What people do is applied once, be it early by its writer or later from the log."""
         self.pass_time()
-        known = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        held = [name for name, one in self.open.items() if one.state == "leased"]
+        names = st.sampled_from(sorted(self.open))
+        known = self.open[data.draw(st.sampled_from(held) | names if held else names)]
         self.queue.tick()
         person = known.holder or "ann"
+        leased = known.state == "leased"
+        ago = ago and kind == "skipped"
         event = ReviewEvent(
             event_id=f"e{self.reviews}",
             kind=kind,
             job_id=known.id,
             decision_id=known.id,
             by=person,
-            at=datetime.now(UTC),
-            lease=known.lease if known.state == "leased" else None,
+            at=datetime.now(UTC) - timedelta(days=3 if ago else 0),
+            lease=known.lease if leased else None,
             queue=to,
             note="seen" if kind == "noted" else "",
         )
         for _ in range(2 if early else 1):
             applied = self.queue.apply_review(
-                "moderation.reviews", 0, self.reviews, event, budget=Budget(), early=early
-            )
+                "moderation.reviews", 0, self.reviews, event,
+                budget=Budget(), early=early, content=f"c-{known.id}",
+            )  # fmt: skip
             assert applied == (_ == 0)
         if early:
             assert not self.queue.apply_review(
@@ -581,12 +622,53 @@ class Machine(RuleBasedStateMachine):
         self.reviews += 1
         if kind in {"noted", "moved", "escalated", "skipped"}:
             self.noted.setdefault(known.id, []).append(kind)
-        if kind != "noted" and known.state == "leased":
+        if kind != "noted" and leased:
             self.reopen(known)
-        if kind == "skipped":
-            known.job = replace(known.job, barred=tuple(sorted({*known.job.barred, person})))
         if kind in {"moved", "escalated"}:
             known.job = replace(known.job, queue=to)
+            self.seals(to, known.id)
+        if kind == "skipped" or (kind in {"moved", "escalated"} and leased):
+            self.gives_away(known, person, ago=ago)
+
+    @rule(
+        queue=st.sampled_from(sorted(QUEUES)),
+        kind=st.sampled_from(["paused", "resumed", "resumed"]),
+        early=st.booleans(),
+    )
+    def is_paused(self, queue: str, kind: str, early: bool) -> None:  # noqa: FBT001
+        """A queue is paused, or goes on: nothing of it is handed out meanwhile."""
+        event = ReviewEvent(event_id="e", kind=kind, by="cy,|%", at=datetime.now(UTC), queue=queue)
+        self.alone(event, early=early)
+        self.paused.pop(queue, None)
+        if kind == "paused":
+            self.paused[queue] = "cy,|%"
+        assert self.queue.paused() == self.paused
+
+    @rule(
+        person=st.sampled_from(PEOPLE),
+        kind=st.sampled_from(["rested", "returned", "returned"]),
+        over=st.booleans(),
+        early=st.booleans(),
+    )
+    def takes_a_break(self, person: Person, kind: str, over: bool, early: bool) -> None:  # noqa: FBT001
+        """Somebody rests, or goes on: nothing is handed to them until they do, or the time is over."""
+        at = datetime.now(UTC) - timedelta(hours=2 if over else 0)
+        event = ReviewEvent(event_id="e", kind=kind, by=person.id, at=at, seconds=3600)
+        self.alone(event, early=early)
+        self.resting.discard(person.id)
+        if kind == "rested" and not over:
+            self.resting.add(person.id)
+        handed = self.queue.claim(person, {}, budget=BUDGET)
+        assert (handed.reason == "break") == (self.ceiling(person) == 0)
+
+    def alone(self, event: ReviewEvent, *, early: bool) -> None:
+        """Apply what is about no job, also early by whoever wrote it."""
+        for turn in (True, False) if early else (False,):
+            applied = self.queue.apply_review(
+                "moderation.reviews", 0, self.reviews, event, budget=BUDGET, early=turn
+            )
+            assert applied == (turn == early)
+        self.reviews += 1
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), differ=st.booleans())
@@ -611,6 +693,7 @@ class Machine(RuleBasedStateMachine):
         self.reopen(known)
         known.part, known.saw = part, saw
         known.job = replace(known.job, barred=barred, need=need)
+        known.gave.discard("ann")
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), by_log=st.booleans(), some=st.booleans())
@@ -636,7 +719,7 @@ class Machine(RuleBasedStateMachine):
         known.members -= set(answered)
         if not known.members:
             self.answered[known.id] = (answered[-1], known.job)
-            self.knew[known.id] = {*known.job.barred, "ann"}
+            self.knew[known.id] = {*known.job.barred, *known.gave, "ann"}
             self.end(known)
         elif not by_log:
             self.reopen(known)
@@ -696,6 +779,17 @@ class Machine(RuleBasedStateMachine):
         waiting = [k for k in self.open.values() if k.state == "open"]
         waiting.sort(key=lambda k: (QUEUES[k.job.queue].lane != "urgent", k.key, k.id))
         assert seen == [k.id for k in waiting]
+
+    @invariant()
+    def nobody_is_barred_for_nothing(self) -> None:
+        """Who must not have a job, or not yet, and what is sealed, is so in both."""
+        self.pass_time()
+        self.queue.tick()
+        for known in self.open.values():
+            entry = self.queue.entry(known.id, ticket=False)
+            assert entry is not None
+            assert set(entry.barred) == set(known.job.barred)
+            assert self.queue.sealed(ticket(known.job)) == self.sealed.get(f"c-{known.id}")
 
     @rule()
     def nothing_is_lost(self) -> None:

@@ -63,7 +63,8 @@ export class Veil {
     frame.classList.remove("zoomed");
     frame.classList.toggle("many", job.media.length > 1);
     this.draw(job.media, "blurred");
-    if (this.setup.blur === "severe" && job.weight <= 1 && document.hasFocus()) this.reveal();
+    const mild = job.weight <= 1 && !job.sealed;
+    if (this.setup.blur === "severe" && mild && document.hasFocus()) this.reveal();
   }
 
   draw(links, how) {
