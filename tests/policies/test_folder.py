@@ -76,6 +76,13 @@ def said(folder: Path) -> list[str]:
             "queues.yaml:2:44: queues.knives.escalate_to: the queue legal is sealed, and time alone",
         ),
         (
+            {
+                "knives": POLICY + "audit: {passed: 1%}\n",
+                "queues": QUEUES.replace("{due: 1h}", "{due: 1h, sealed: true}", 1),
+            },
+            "knives.yaml:12:1: audit: its jobs go to knives, and nothing of a sealed queue is looked",
+        ),
+        (
             {"queues": QUEUES.replace("{due: 1h}", "{lane: fast}", 1)},
             "queues.yaml:2:18: queues.knives.lane: 'fast' is none of its values; write urgent or n",
         ),
