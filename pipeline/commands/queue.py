@@ -209,7 +209,7 @@ def release(job: str, *, lease: int, person: "Person") -> None:
 @click.option("--lease", type=int, required=True, help="The lease number that `claim` showed.")
 @_somebody
 def skip(job: str, reason: str, *, lease: int, person: "Person") -> None:
-    """Give JOB back for REASON; this person does not get it again."""
+    """Give JOB back for REASON; this person gets it again only when half of its time is over."""
     with _desk() as desk:
         desk.skip(person, job, lease, reason)
 
