@@ -2,8 +2,10 @@
 
 What stays: ids of contents, events and decisions, what was decided when, by which rule, with which score. What goes:
 the author, the context beyond where it was shown, digests of media and text (that there were some stays), places in the
-media, reasons in words, the notes of reviewers, and of the upload itself its caption and where its media lie. What seals
-a content stays, with the digests of its media: without them the same bytes, sent by others, would come to light again.
+media, reasons in words, the notes of reviewers, and of the upload itself its caption and where its media lie.
+
+What seals a content stays, with the digests of its media: without them the same bytes, sent by others, would come to
+light again.
 """
 
 import json
