@@ -41,6 +41,8 @@ _PICTURE_PX: Final = 512
 _DELIVERIES: Final = 400
 #: How long to wait for what never comes.
 _PATIENCE_S: Final = 180.0
+#: How often the bench looks how far the pipeline is.
+_LOOKS_S: Final = 0.25
 #: The first records say how long a process takes to start, not how fast it is.
 _WARM: Final = 200
 
@@ -387,29 +389,36 @@ def _leash() -> None:
 def _await_decisions(
     kafka: Kafka, count: int, processes: "Sequence[subprocess.Popen[bytes]]"
 ) -> tuple[list[Record], float | None]:
-    """Return the decisions, and the CPU seconds that each took of the pipeline and its pool once they had started."""
-    found: list[Record] = []
-    quiet_since = time.monotonic()
-    started: tuple[int, float | None] | None = None
+    """Return the decisions, and the CPU seconds that each took of the pipeline and its pool once they had started.
+
+    They are read when they are there, as what the bare loop writes is: a reader beside it would take its share.
+    """
+    pids = [process.pid for process in processes]
+    started: tuple[float, float | None] | None = None
+    written, quiet_since = 0, time.monotonic()
 
     def over() -> bool:
         return _ended(processes) or time.monotonic() - quiet_since > _PATIENCE_S
 
+    # Markers of transactions have offsets, too, so that the last ones may be read while they are made.
+    while written < count and not over():
+        time.sleep(_LOOKS_S)
+        before, written = written, sum(ends(kafka, [DECISIONS]).values())
+        if written > before:
+            quiet_since = time.monotonic()
+        if started is None and written >= min(_WARM, count // 5):
+            started = time.time(), cpu_s(pids)
+    found: list[Record] = []
     start = dict.fromkeys(ends(kafka, [DECISIONS]), 0)
     for record in read(kafka, [DECISIONS], follow=True, start=start, stop=over):
         found.append(record)
         quiet_since = time.monotonic()
-        if started is None and len(found) >= min(_WARM, count // 5):
-            started = len(found), cpu_s([process.pid for process in processes])
         if len(found) >= count:
             break
-    if (
-        started is None
-        or started[1] is None
-        or (end_s := cpu_s([process.pid for process in processes])) is None
-    ):
+    if started is None or started[1] is None or (end_s := cpu_s(pids)) is None:
         return found, None
-    return found, (end_s - started[1]) / max(1, len(found) - started[0])
+    since = sum(record.timestamp_s > started[0] for record in found)
+    return found, (end_s - started[1]) / max(1, since)
 
 
 def _ended(processes: "Sequence[subprocess.Popen[bytes]]") -> bool:

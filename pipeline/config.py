@@ -44,7 +44,7 @@ class Kafka(_Section):
     partitions: Annotated[int, Field(ge=1)] = 12
     replication: Annotated[int, Field(ge=1)] = 1
     session_s: Annotated[float, Field(gt=0)] = 45.0
-    max_in_flight: Annotated[int, Field(ge=1)] = 512
+    max_in_flight: Annotated[int, Field(ge=1)] = 1024
     #: A commit that takes longer ends the process: its successor finds out what became of it.
     commit_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     #: How long kept decisions, verdicts, tickets and reviews are readable.

@@ -84,7 +84,7 @@ _STAGE: Final = Stage(name="", ms=0.0)
 class Limits:
     """Bounds on the stream's work and waits."""
 
-    max_in_flight: int = 512
+    max_in_flight: int = 1024
     rationale_wait_s: float = 20.0
     fetch_deadline_s: float = 120.0
     max_rescores: int = 5
