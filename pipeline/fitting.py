@@ -40,7 +40,7 @@ _POINTS = 65
 #: Standard deviations of the priors on log slope and intercept: few labels move the identity little.
 _SLOPE_SD, _SHIFT_SD = 0.7, 2.5
 #: The same where probabilities are nearly right already.
-_TIGHT = (0.15, 0.3)
+_TIGHT = (0.1, 0.2)
 _CLIP = 1e-6
 #: What a curve rises at least from one of its points to the next.
 _RISE = 1e-7

@@ -6,7 +6,7 @@ is untrusted text and never a source of confidence.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from policies.question import Question
 from workers import prompt
-from workers.classifier import Classification, Item, Picture, Rationale
+from workers.classifier import Box, Classification, Item, Picture, Rationale
 from workers.continuing import written
 from workers.passes import Row
 from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, ask_back, read, shown
@@ -32,10 +32,14 @@ LIMIT: Final = MAX_TEXT + 80
 #: A place is looked at with this share of its size on every side.
 MARGIN: Final = 0.15
 
-#: Where a thing is looked for whose place was denied: nine squares of half the side.
+#: Where a thing is looked for: windows of a third of the side, five a row, each half over the next.
+_WINDOW: Final = 1 / 3
+_STEPS: Final = tuple(float(step) for step in np.linspace(0, 1 - _WINDOW, 5))
 PLACES: Final = tuple(
-    (left, top, left + 0.5, top + 0.5) for top in (0.0, 0.25, 0.5) for left in (0.0, 0.25, 0.5)
+    (left, top, left + _WINDOW, top + _WINDOW) for top in _STEPS for left in _STEPS
 )
+#: Of neighbouring windows the surer ones count more: by so many log-odds e times as much.
+_SURER: Final = 0.5
 
 #: Spaces are allowed where models differ in habit; everything else is fixed.
 _GRAMMAR: Final = """
@@ -106,8 +110,9 @@ class Reasons:
     ) -> tuple[Reason, bool]:
         """Put the evidence back as questions, mend what is denied, and return what then stands and whether it does.
 
-        Words that are denied give way to the clause's own; for a place that is denied the model is
-        shown others, one at a time. A clause that is denied by itself cannot be mended.
+        Words that are denied give way to the clause's own. A place is looked at alone, and so are
+        windows all over the picture: where the model is surer of one of those, the thing is there.
+        A clause that is denied by itself, or in every place, has no support.
         """
         if reason.seen != (picture is not None) and "image" not in question.reads:
             return reason, False
@@ -115,20 +120,18 @@ class Reasons:
         asks = [prompt.suffix(one, self._wording) for one in (alone, ask_back(alone, reason))]
         row = replace(row_for(item, alone, picture, self._wording), asked=(0, 1))
         clause, words = self._scorer.score([row], asks)[0]
-        if not clause.score > 0:
-            return reason, False
-        if not words.score > 0:
+        supported = clause.score > 0
+        if supported and not words.score > 0:
             reason = replace(reason, text=shown(alone.forbidden[0].text))
         if reason.box is None or picture is None:
-            return reason, True
+            return reason, supported
         image = Image.fromarray(picture.pixels)
-        for places in ((reason.box,), PLACES):
-            rows = [replace(row, asked=(0,), image=only(image, place)) for place in places]
-            odds = [one.score for (one,) in self._scorer.score(rows, asks[:1])]
-            surest = max(range(len(odds)), key=odds.__getitem__)
-            if odds[surest] > 0:
-                return replace(reason, box=places[surest]), True
-        return reason, False
+        places = (reason.box, *PLACES)
+        rows = [replace(row, asked=(0,), image=only(image, place)) for place in places]
+        own, *windows = (one.score for (one,) in self._scorer.score(rows, asks[:1]))
+        if own < max(windows):
+            reason = replace(reason, box=around(windows))
+        return reason, supported and max(own, *windows) > 0
 
     def _write(self, row: Row, question: Question, *, draw: int = 0) -> str:
         """Return the likeliest reason, or one that is drawn, the same for the same number."""
@@ -197,6 +200,24 @@ def row_for(
     )
     image = None if picture is None else Image.fromarray(picture.pixels)
     return Row(shared=shared, image=image, asked=(0,))
+
+
+def around(odds: Sequence[float]) -> Box:
+    """Return where a thing is, by the log-odds of it in each of `PLACES`: about the surest one and its neighbours."""
+    edges = np.array(PLACES)
+    middles, sure = (edges[:, :2] + edges[:, 2:]) / 2, np.array(odds)
+    near = np.abs(middles - middles[sure.argmax()]).max(axis=1) < _WINDOW
+    weights = np.exp((sure - sure.max()) / _SURER) * near
+    weights /= weights.sum()
+    x, y = middle = weights @ middles
+    # A large thing is seen in several windows, and its place is as wide as they lie apart.
+    wide, high = _WINDOW / 2 + np.sqrt(weights @ (middles - middle) ** 2) / 2
+    return (
+        float(max(0.0, x - wide)),
+        float(max(0.0, y - high)),
+        float(min(1.0, x + wide)),
+        float(min(1.0, y + high)),
+    )
 
 
 def only(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
