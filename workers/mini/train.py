@@ -112,7 +112,7 @@ def export(run: Path, folder: Path) -> None:
 
 
 def curves(run: Path, path: Path) -> None:
-    """Draw the learning curves: the tower's, then all language stages one after another."""
+    """Draw the learning curves: the tower's, or how well wordings are understood; then all language stages' loss."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -129,9 +129,19 @@ def curves(run: Path, path: Path) -> None:
                 axes[0].plot(steps, [line[key] for line in lines], label=words)
             continue
         places = [before + step for step in steps]
+        examined = [(at, line) for at, line in zip(places, lines, strict=True) if "unseen" in line]
+        for key in () if (run / "tower.jsonl").exists() else ("seen", "unseen"):
+            points = [line[key] for _, line in examined]
+            axes[0].plot([at for at, _ in examined], points, label=f"{key} wordings")
         axes[1].plot(places, [line["answer"] for line in lines], label=f"{log.stem}")
         before = places[-1]
-    axes[0].set(title="tower: AUROC per concept, validation style", ylim=(0.45, 1.0))
+    towered = (run / "tower.jsonl").exists()
+    axes[0].set(
+        title="tower: AUROC per concept, validation style"
+        if towered
+        else "AUROC, validation style",
+        ylim=(0.45 if towered else 0.7, 1.0),
+    )
     axes[1].set(title="language: loss of answers, in training", ylim=(0.2, 1.0))
     for axis in axes:
         axis.set_xlabel("step")
