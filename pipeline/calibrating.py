@@ -192,6 +192,7 @@ def _as_in_stream(labels: Vector, weights: Vector, prior: float | None) -> tuple
     if prior is None or not 0 < labels.mean() < 1:
         return labels, np.ones_like(labels)
     share = float(np.average(labels, weights=weights))
+    prior = min(max(prior, 1e-6), 1 - 1e-6)
     violates, allowed = labels * prior / share, (1 - labels) * (1 - prior) / (1 - share)
     return violates / (violates + allowed), violates + allowed
 

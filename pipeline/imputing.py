@@ -23,10 +23,15 @@ _SD: Final = np.array([1.0, 0.5, 0.3, 0.3, 0.3, 1.0])
 def expected(scored: Scores) -> Vector:
     """Return each label, or how likely a violation is where it is one person's word.
 
-    Where nobody looked again, or what the first person said is not known, the labels are returned as they are.
+    Where nobody looked again, or what the first person said is not known, the labels are returned as they are; so is
+    the label of a score that is no number.
     """
-    sure = scored.settled
-    if scored.first is None or sure.all() or not sure.any():
+    sure, finite = scored.settled, np.isfinite(scored.scores)
+    if not finite.all():
+        labels = scored.labels.copy()
+        labels[finite] = expected(scored.take(finite))
+        return labels
+    if scored.first is None or sure.all() or not (sure & np.isfinite(scored.first)).any():
         return scored.labels
     weights = worth(scored.weights[sure])
     slope, shift = _line(scored.scores[sure], scored.labels[sure], weights)

@@ -70,7 +70,7 @@ def test_where_nothing_is_known_of_first_answers_labels_are_as_they_are() -> Non
 @given(
     rows=st.lists(
         st.tuples(
-            st.floats(-1e4, 1e4),
+            st.floats(-1e4, 1e4) | st.sampled_from([np.inf, -np.inf]),
             st.sampled_from([0.0, 1.0]),
             st.sampled_from([0.0, 1.0]),
             st.booleans(),
