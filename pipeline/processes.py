@@ -21,6 +21,8 @@ from pipeline.errors import PipelineError
 _SET_PDEATHSIG: Final = 1
 _SET_CHILD_SUBREAPER: Final = 36
 _LINUX: Final = sys.platform == "linux"
+#: How long what is killed may take to be gone.
+_KILLING_S: Final = 5.0
 _libc: Final = ctypes.CDLL(None, use_errno=True) if _LINUX else None
 
 
@@ -109,21 +111,21 @@ def start(
 def end_descendants(*, grace_s: float = 3.0) -> list[int]:
     """End every process that descends from this one, and return those that had to be killed."""
     deadline = time.monotonic() + grace_s
-    asked = set[int]()
-    while left := descendants(os.getpid()):
+    asked, killed = set[int](), set[int]()
+    nobody = 0
+    # Twice in a row: whose parent dies while one looks is below nobody in that look, and below us in the next.
+    while nobody < 2 and time.monotonic() < deadline + _KILLING_S:  # noqa: PLR2004 -- said above
         late = time.monotonic() > deadline
+        left = descendants(os.getpid())
         for pid in left:
             if late or pid not in asked:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-        asked.update(left)
+        (killed if late else asked).update(left)
+        nobody = 0 if left else nobody + 1
         reap()
-        if late:
-            time.sleep(0.05)
-            reap()
-            return left
         time.sleep(0.05)
-    return []
+    return sorted(killed)
 
 
 def reap() -> None:

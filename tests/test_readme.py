@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -314,9 +315,18 @@ def test_a_killed_demo_leaves_no_process_behind(demo: Demo) -> None:
     demo.process.kill()
     demo.process.wait()
 
+    def left() -> dict[int, tuple[str, bytes]]:
+        """Return what is still there, and what it is."""
+        found = {}
+        for pid in family:
+            with suppress(OSError):
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                # Whose parent has died is collected by the system, sooner or later.
+                if state != "Z":
+                    found[pid] = (state, Path(f"/proc/{pid}/cmdline").read_bytes()[:200])
+        return found
+
     deadline = time.monotonic() + 60
-    while (left := [pid for pid in family if Path(f"/proc/{pid}").exists()]) and (
-        time.monotonic() < deadline
-    ):
+    while left() and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert left == []
+    assert left() == {}
