@@ -121,6 +121,7 @@ def curves(run: Path, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
     logs = sorted(run.glob("*.jsonl"), key=lambda log: log.stat().st_mtime)
     before = 0
+    towered = (run / "tower.jsonl").exists()
     for log in logs:
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         steps = [line["step"] for line in lines]
@@ -130,12 +131,11 @@ def curves(run: Path, path: Path) -> None:
             continue
         places = [before + step for step in steps]
         examined = [(at, line) for at, line in zip(places, lines, strict=True) if "unseen" in line]
-        for key in () if (run / "tower.jsonl").exists() else ("seen", "unseen"):
+        for key in () if towered else ("seen", "unseen"):
             points = [line[key] for _, line in examined]
             axes[0].plot([at for at, _ in examined], points, label=f"{key} wordings")
         axes[1].plot(places, [line["answer"] for line in lines], label=f"{log.stem}")
         before = places[-1]
-    towered = (run / "tower.jsonl").exists()
     axes[0].set(
         title="tower: AUROC per concept, validation style"
         if towered
