@@ -196,8 +196,10 @@ def test_a_worker_has_its_threads_and_its_time(opened: Opener, pool_options: Poo
     opened(options)
     [before] = [state for state in look(options) if state.name.startswith("classifier")]
     actor = ray.get_actor(before.name, namespace=options.namespace)
-    told = actor.__ray_call__.remote(lambda _: os.environ["OMP_NUM_THREADS"])  # noqa: TID251 -- as torch reads it
-    assert ray.get(told, timeout=PATIENCE_S) == "1"
+    told = actor.__ray_call__.remote(lambda _: dict(os.environ))  # noqa: TID251 -- as torch reads it
+    environment = ray.get(told, timeout=PATIENCE_S)
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["OMP_WAIT_POLICY"] == "passive"
     time.sleep(2.5)
     assert before.pid in {state.pid for state in look(options)}
 
