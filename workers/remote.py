@@ -34,6 +34,9 @@ _Made = TypeVar("_Made")
 
 #: The score of an answer without log-probabilities: about 95 %, until it is calibrated.
 PLAIN_ODDS: Final = 3.0
+#: How probable Yes and No must be together for their odds to be an answer: what begins with other words may be a
+#: refusal, whose traces of Yes and No say nothing about the upload.
+MOST: Final = 0.5
 #: Longest reason, in tokens.
 _REASON_TOKENS: Final = 400
 _TOO_MANY: Final = 429
@@ -154,7 +157,7 @@ class RemoteClassifier:
         """`sha256:…` of what can be known: the endpoint may change its model unseen."""
         options = self._options
         return "sha256:" + of_values(
-            "remote-1",
+            "remote-2",
             self._spec.model,
             options.endpoint,
             options.logprobs,
@@ -263,12 +266,14 @@ class RemoteClassifier:
             choice = await self._request(
                 client, messages=turn, max_tokens=1, logprobs=True, top_logprobs=20
             )
+            _denied(choice)
             found = odds(choice)
-            if found is not None:
+            if found is None:
+                # Servers that tell no probabilities have answered with the one token all the same.
+                if (choice.message.content or "").strip(" \n\"'.").lower() in {"yes", "no"}:
+                    return verdict(choice), None
+            elif found[1] >= MOST:
                 return found
-            # Servers that tell no probabilities have answered with the one token all the same.
-            if (choice.message.content or "").strip(" \n\"'.").lower() in {"yes", "no"}:
-                return verdict(choice), None
         choice = await self._request(
             client, messages=turn, max_tokens=20, response_format=_format("verdict", _VERDICT)
         )
@@ -414,9 +419,9 @@ def _status(fault: openai.APIStatusError | EndpointError) -> tuple[int | None, s
 
 
 def odds(choice: Any) -> tuple[float, float] | None:
-    """Return the log-odds and mass of Yes and No at the first token, or None if not told.
+    """Return the log-odds and mass of Yes and No at the first token, or None if no probabilities are told.
 
-    A word that is not among the tokens told had at most the least of their probabilities.
+    A word that is not among the tokens told had at most the least of their probabilities, and at most what they leave.
     """
     content = getattr(getattr(choice, "logprobs", None), "content", None)
     if not content:
@@ -427,11 +432,10 @@ def odds(choice: Any) -> tuple[float, float] | None:
         word = token.token.strip(" \n\"'.▁Ġ").lower()
         if word in shares:
             shares[word] += math.exp(token.logprob)
-    if not any(shares.values()):
-        return None
-    least = math.exp(min(token.logprob for token in top))
-    yes, no = (max(share, min(least, 1e-4), 1e-12) for share in shares.values())
-    return math.log(yes) - math.log(no), min(sum(shares.values()), 1.0)
+    mass = min(sum(shares.values()), 1.0)
+    unseen = min(math.exp(min(token.logprob for token in top)), 1.0 - mass)
+    yes, no = (share or max(unseen, 1e-12) for share in shares.values())
+    return math.log(yes) - math.log(no), mass
 
 
 def verdict(choice: Any) -> float:
@@ -440,10 +444,8 @@ def verdict(choice: Any) -> float:
     Raises:
         WorkerError: it is a refusal, or neither Yes nor No.
     """
-    refusal = getattr(choice.message, "refusal", None)
+    _denied(choice)
     text = choice.message.content or ""
-    if refusal or getattr(choice, "finish_reason", "") == "content_filter":
-        raise WorkerError("remote-refusal", shown(str(refusal or "filtered")))
     try:
         answer = str(json.loads(text)["answer"]).lower()
     except (ValueError, KeyError, TypeError):
@@ -451,6 +453,13 @@ def verdict(choice: Any) -> float:
     if answer not in {"yes", "no"}:
         raise WorkerError("remote-malformed", f"neither Yes nor No: {shown(text)!r}")
     return PLAIN_ODDS if answer == "yes" else -PLAIN_ODDS
+
+
+def _denied(choice: Any) -> None:
+    """Raise if the model or its filter refused to answer."""
+    refusal = getattr(choice.message, "refusal", None)
+    if refusal or getattr(choice, "finish_reason", "") == "content_filter":
+        raise WorkerError("remote-refusal", shown(str(refusal or "filtered")))
 
 
 def _format(name: str, form: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,11 +99,17 @@ def classifier(server: Server, **options: Any) -> RemoteClassifier:
     )
 
 
-def body(content: str | None, *, logprobs: dict[str, float] | None = None, **more: Any) -> bytes:
+def body(
+    content: str | None,
+    *,
+    logprobs: dict[str, float] | None = None,
+    finish_reason: str = "stop",
+    **more: Any,
+) -> bytes:
     """Return a completion as OpenAI's endpoint writes it."""
     choice: dict[str, Any] = {
         "index": 0,
-        "finish_reason": "stop",
+        "finish_reason": finish_reason,
         "message": {"role": "assistant", "content": content, **more},
     }
     if logprobs is not None:
@@ -202,19 +208,57 @@ def test_wrong_settings_are_the_operators(server: Server, status: int) -> None:
     assert len(server.asked) == 1
 
 
+#: What stands at the first token of "I'm sorry…": a trace of No, and none of Yes.
+SORRY = {"I": math.log(0.9), "Sorry": math.log(0.09), "No": math.log(1e-5), "The": math.log(1e-6)}
+
+
+@pytest.mark.parametrize("logprobs", [None, SORRY, {"No": -0.01, "Yes": -5.0}])
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "content",
     [
-        (body(None, refusal="I cannot help with that"), "remote-refusal"),
-        (body("I would rather talk about the weather"), "remote-malformed"),
+        {"content": None, "refusal": "I cannot help with that"},
+        {"content": "", "finish_reason": "content_filter"},
     ],
 )
-def test_refusals_are_never_a_no(server: Server, content: bytes, reason: str) -> None:
-    """A refusal or a rambling answer is a fault of that upload, never a No."""
-    server.script = lambda *_: ok(content)
+def test_refusals_are_never_a_no(
+    server: Server, content: dict[str, Any], logprobs: dict[str, float] | None
+) -> None:
+    """A refusal is a fault of that upload, never a No, whatever log-probabilities go with it."""
+    server.script = lambda *_: ok(body(**content, logprobs=logprobs))
     with pytest.raises(WorkerError) as caught:
         classifier(server).classify([ITEM], [QUESTION])
-    assert caught.value.reason == reason
+    assert caught.value.reason == "remote-refusal"
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("logprobs", [None, SORRY])
+def test_rambling_is_never_a_no(server: Server, logprobs: dict[str, float] | None) -> None:
+    """An answer in words of its own is a fault of that upload, though a trace of No stands at its first token."""
+    server.script = lambda *_: ok(body("I'm sorry, I can't assist with that.", logprobs=logprobs))
+    with pytest.raises(WorkerError) as caught:
+        classifier(server).classify([ITEM], [QUESTION])
+    assert caught.value.reason == "remote-malformed"
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(("share", "json_asked"), [(0.51, False), (0.49, True)])
+def test_odds_count_where_most_of_the_mass_is_theirs(
+    server: Server, share: float, *, json_asked: bool
+) -> None:
+    """Where Yes and No hold less than half at the first token, the answer is asked for as JSON."""
+    told = {"No": math.log(share), "It": math.log(1 - share)}
+    server.script = lambda n, _: ok(
+        body("No", logprobs=told) if n == 1 else body('{"answer": "Yes"}')
+    )
+    answer = classifier(server).classify([ITEM], [QUESTION])[0][0]
+    assert (answer.score > 0, answer.mass is None) == (json_asked, json_asked)
+
+
+def test_a_word_alone_is_as_sure_as_its_probability(server: Server) -> None:
+    """A server that tells the chosen token only leaves the other word what is left, not nothing."""
+    server.script = lambda *_: ok(body("No", logprobs={"No": math.log(0.6)}))
+    answer = classifier(server).classify([ITEM], [QUESTION])[0][0]
+    assert answer.score == pytest.approx(math.log(0.4 / 0.6))
 
 
 def test_nothing_is_left(server: Server) -> None:
