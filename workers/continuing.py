@@ -24,20 +24,23 @@ def written(passes: Passes, row: Row, ask: str, choose: Choose, *, limit: int) -
 def _on_cache(passes: Passes, row: Row, ask: str, choose: Choose, limit: int) -> list[int]:
     shared = passes.prefix([row])
     head = passes.model.get_output_embeddings()
-    prefix = shared.valid.shape[1]
     tokens: list[int] = []
     following = list(passes.dialogue.suffix(ask, images=row.shared.images))
     done = 0
     while len(tokens) < limit:
         width = len(following)
-        step = torch.arange(done, done + width, device=passes.device)
-        keys = torch.arange(prefix + done + width, device=passes.device)
-        apart = (prefix + step)[:, None] - keys[None, :]
+        own = torch.arange(done + width, device=passes.device)
+        step = own[done:]
+        # A prefix that was kept out of a batch has that batch's padding, which nothing may see.
+        before = shared.valid[:, None].expand(-1, width, -1)
+        seen = torch.cat([before, (step[:, None] >= own).expand(len(before), -1, -1)], dim=-1)
+        reach = shared.valid.sum(1)[:, None, None] + step[:, None]
+        apart = reach - passes.places(shared, own)
         hidden = passes.later(
             shared,
             torch.tensor([following], device=passes.device),
             shared.start[:, None] + step,
-            passes.masks((apart >= 0)[None, None], apart[None, None]),
+            passes.masks(seen[:, None], apart[:, None]),
             shared.cache,
             1,
         )

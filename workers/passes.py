@@ -217,7 +217,7 @@ class Passes:
         before = shared.valid[:, None, None, :].expand(rows, count, width, -1)
         positions = (shared.start[:, None, None] + step).expand(rows, count, width)
         seen = torch.cat([before, own], dim=-1).flatten(0, 1)[:, None]
-        apart = step[:, None] + shared.valid.sum(1)[:, None, None] - self._places(shared, step)
+        apart = step[:, None] + shared.valid.sum(1)[:, None, None] - self.places(shared, step)
         apart = apart[:, None].expand(rows, count, width, -1).flatten(0, 1)[:, None]
         cache = DynamicCache()
         for layer, held in enumerate(shared.cache.layers):
@@ -242,7 +242,7 @@ class Passes:
         before = shared.valid[:, None, :].expand(rows, width, -1)
         seen = torch.cat([before, tree.seen.expand(rows, -1, -1)], dim=-1)[:, None]
         reach = tree.steps[:, None] + shared.valid.sum(1)[:, None, None]
-        apart = (reach - self._places(shared, tree.steps))[:, None]
+        apart = (reach - self.places(shared, tree.steps))[:, None]
         out = self.later(
             shared,
             tree.ids.expand(rows, -1),
@@ -283,7 +283,7 @@ class Passes:
             )
         return out[:, tree.ends]
 
-    def _places(self, shared: Shared, steps: Tensor) -> Tensor:
+    def places(self, shared: Shared, steps: Tensor) -> Tensor:
         """Return where each cached and each suffix token stands: rows × 1 × tokens."""
         cached = shared.valid.cumsum(1) - 1
         own = shared.valid.sum(1)[:, None] + steps

@@ -299,6 +299,37 @@ def test_what_is_kept_scores_the_same(
     assert scorer.passes.kept.find(replace(rows[0], image=noise(3))) is None
 
 
+@pytest.mark.parametrize("kind", ["fast_vlm", "mllama", "idefics", "qwen2_5_vl", "gemma3"])
+def test_padding_of_a_batch_is_not_read(
+    kind: str, tiny: Callable[[str], Any], noise: Noise
+) -> None:
+    """A reason that continues on a row kept out of a padded batch is written as on a row of its own."""
+    scorer = tiny(kind).scorer()
+    short, long = (
+        Row(shared=prompt.prefix(images=1, caption=words), image=noise(seed), asked=(0,))
+        for seed, words in ((1, "for sale"), (2, "a much longer caption than the other one has"))
+    )
+
+    def told() -> tuple[list[int], list[torch.Tensor]]:
+        logits: list[torch.Tensor] = []
+
+        def choose(seen: torch.Tensor) -> int:
+            logits.append(seen)
+            return int(seen.argmax())
+
+        return written(scorer.passes, short, "Why?", choose, limit=4), logits
+
+    fresh, wanted = told()
+    with torch.inference_mode():
+        batch = scorer.passes.prefix([short, long])
+        assert not batch.valid[0].all()
+        scorer.passes.kept.keep(short, batch, 0)
+    kept, got = told()
+    assert kept == fresh
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
 def test_drawn_reasons_that_differ_show(
     saved: Callable[[str], Path], questions: tuple[Question, ...], noise: Noise
 ) -> None:
