@@ -38,7 +38,7 @@ class Family:
 _PLAIN: Final = Family(tier="A")
 _GRID: Final = Family(tier="A", positions="grid")
 
-#: Model type -> family. Each entry is proven by tests/workers/test_families.py.
+#: Model type -> family. Each entry is proven by tests/workers/engine/test_families.py.
 FAMILIES: Final = {
     "fast_vlm": _PLAIN,  # the bundled model's
     "llava": _PLAIN,
@@ -48,7 +48,6 @@ FAMILIES: Final = {
     "idefics2": _PLAIN,
     "idefics3": _PLAIN,
     "smolvlm": _PLAIN,
-    "mistral3": _PLAIN,
     "qwen2_vl": _GRID,
     "qwen2_5_vl": _GRID,
     "qwen3_vl": _GRID,

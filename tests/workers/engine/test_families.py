@@ -1,6 +1,7 @@
 """Every family of the table: shared and separate scores are the same, and the test can fail."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from policies.question import Question
 from workers import prompt
-from workers.attention import branches_of, tree_of
+from workers.attention import branches_of, layout_of, tree_of
 from workers.families import FAMILIES
 from workers.passes import Method, Row, Shared
 from workers.scoring import Scorer
@@ -22,9 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 TOLERANCE = 1e-4
 
-#: Proven at loading by workers/trial.py alone: its processor needs torchvision.
-UNBUILT = {"mistral3"}
-KINDS = sorted(set(FAMILIES) - UNBUILT)
+KINDS = sorted(FAMILIES)
 
 Noise = Callable[..., Image.Image]
 
@@ -82,35 +81,96 @@ def test_shared_is_separate(
     assert max(spread) - min(spread) > 100 * TOLERANCE
 
 
+Suffixes = list[tuple[int, ...]]
+
+
+@contextmanager
+def changed(laid: Any, **fields: Any) -> Iterator[None]:
+    """Change a layout that the passes keep, so that the pass itself runs on the wrong one."""
+    before = {name: getattr(laid, name) for name in fields}
+    for name, value in fields.items():
+        object.__setattr__(laid, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            object.__setattr__(laid, name, value)
+
+
+@contextmanager
+def seeing_each_other(method: Method, suffixes: Suffixes) -> Iterator[Suffixes]:
+    """Let every question see the tokens of others: for packed ones by their layout, which is what masks are made of."""
+    key, device = tuple(suffixes), torch.device("cpu")
+    if method == "packed":
+        tree = tree_of(key, device)
+        with changed(tree, seen=torch.ones_like(tree.seen)):
+            yield suffixes
+    elif method == "split":
+        layout = layout_of(key, device)
+        places = torch.arange(len(layout.ids))
+        with changed(layout, places=places[None], back=places):
+            yield suffixes
+    elif method == "branched":
+        branches = branches_of(key, device)
+        runs = [replace(run, after=((0, run.begin),)) for run in branches.runs]
+        with changed(branches, runs=tuple(runs)):
+            yield suffixes
+    else:  # a row each: there a question sees others where they stand before it
+        yield [sum(suffixes[: number + 1], ()) for number in range(len(suffixes))]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if FAMILIES[kind].tier == "A"])
 def test_planted_faults_show(
     kind: str, tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
 ) -> None:
-    """Another image, positions off by one, or a missing mask move a score far past tolerance."""
+    """In every way of sharing, another image, positions off by one, and each mask that is missing move a score far past tolerance."""
     made = tiny(kind)
     asks = [prompt.suffix(question) for question in questions]
-    scorer = made.scorer("expanded")
-    rows = rows_for(made, noise)
-    wanted = [apart(scorer, row, asks) for row in rows[:1]]
+    scorer = made.scorer()
+    rows = rows_for(made, noise)[:3:2] if made.sees else rows_for(made, noise)
+    wanted = [apart(scorer, row, asks) for row in rows]
+    images = rows[0].shared.images
+    suffixes = [scorer.dialogue.suffix(asks[ask], images=images) for ask in rows[0].asked]
 
-    def moved(shared: Shared) -> float:
-        images = rows[0].shared.images
-        suffixes = [scorer.dialogue.suffix(asks[ask], images=images) for ask in rows[0].asked]
-        score, _ = scorer.answer(scorer.passes.hidden(shared, suffixes, "expanded"))
-        scores: list[float] = score[0].tolist()
-        return max(abs(a - b) for a, b in zip(scores, wanted[0], strict=True))
+    def moved(shared: Shared, asked: Suffixes) -> float:
+        score, _ = scorer.answer(scorer.passes.hidden(shared, asked, method))
+        return float((score - torch.tensor(wanted)).abs().max())
 
     with torch.inference_mode():
-        right = scorer.passes.prefix(rows[:1])
-        assert moved(right) < TOLERANCE
-        late = replace(right, start=right.start + 1)
-        assert moved(late) > 100 * TOLERANCE
-        half = right.valid.clone()
-        half[:, -12:-4] = False
-        assert moved(replace(right, valid=half)) > 100 * TOLERANCE
+        right = scorer.passes.prefix(rows)
+        assert not right.valid.all()  # one row is padded
+        part = right.valid.clone()
+        part[:, -12:-4] = False
+        faults = {
+            "positions off by one": replace(right, start=right.start + 1),
+            "padding is seen": replace(right, valid=torch.ones_like(right.valid)),
+            "some of the prefix is not seen": replace(right, valid=part),
+        }
         if made.sees:
-            other = scorer.passes.prefix([replace(rows[0], image=noise(99, 60, 40))])
-            assert moved(other) > 100 * TOLERANCE
+            other = replace(rows[0], image=noise(99, 60, 40))
+            faults["another image"] = scorer.passes.prefix([other, rows[1]])
+        for method in methods_of(made):
+            assert moved(right, suffixes) < TOLERANCE, method
+            for fault, shared in faults.items():
+                assert moved(shared, suffixes) > 100 * TOLERANCE, (method, fault)
+            with seeing_each_other(method, suffixes) as exposed:
+                assert moved(right, exposed) > 100 * TOLERANCE, (method, "questions see each other")
+            assert moved(right, suffixes) < TOLERANCE, method
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if FAMILIES[kind].tier == "B"])
+def test_another_image_shows(
+    kind: str, tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """Where only what the tower saw is shared, another image moves the scores of its row, and of no other."""
+    made = tiny(kind)
+    asks = [prompt.suffix(question) for question in questions]
+    scorer = made.scorer()
+    first, second = rows_for(made, noise)[:2]
+    wanted = [apart(scorer, row, asks) for row in (first, second)]
+    got = scorer.score([replace(first, image=noise(99, 60, 40)), second], asks)
+    assert worst(got[:1], wanted[:1]) > 100 * TOLERANCE
+    assert worst(got[1:], wanted[1:]) < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"llama", "mistral"}])
