@@ -1,8 +1,8 @@
 """Gemini through google-genai (the extra `gemini`): each picture is uploaded once, however many questions there are.
 
 It speaks to Gemini in the shape in which `remote` speaks to every other endpoint, so deadlines, budgets, retries and
-the reading of answers are the same. Uploaded files are deleted when a call ends. Pictures and captions only: what
-else an upload holds is refused by name before it comes here (`workers.media`).
+the reading of answers are the same. Uploaded files are deleted when a call ends, within a few seconds. Pictures and
+captions only: what else an upload holds is refused by name before it comes here (`workers.media`).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from workers.errors import CheckpointError
 from workers.remote import EndpointError, RemoteClassifier
-from workers.spec import ClassifierSpec
+from workers.spec import TIDY_S, ClassifierSpec
 
 try:
     import httpx
@@ -71,12 +71,19 @@ class _Gemini:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._client.aio.aclose)
             for task in self._files.values():
-                if not task.done():
-                    task.cancel()
-                    continue
-                # What cannot be deleted now is deleted by Gemini after two days.
-                with suppress(errors.APIError, httpx.HTTPError, httpx2.HTTPError, EndpointError):
-                    await self._client.aio.files.delete(name=task.result().name)
+                task.cancel()
+            held = await asyncio.gather(*self._files.values(), return_exceptions=True)
+            # What cannot be deleted now is deleted by Gemini after two days.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_S):
+                    await asyncio.gather(
+                        *(
+                            self._client.aio.files.delete(name=file.name)
+                            for file in held
+                            if not isinstance(file, BaseException)
+                        ),
+                        return_exceptions=True,
+                    )
 
     async def _create(
         self,
@@ -113,9 +120,11 @@ class _Gemini:
             return types.Part(text=part["text"])
         jpeg = base64.b64decode(part["image_url"]["url"].removeprefix(_DATA))
         name = hashlib.sha256(jpeg).hexdigest()
-        if name not in self._files:
-            self._files[name] = asyncio.create_task(self._upload(jpeg))
-        held = await self._files[name]
+        upload = self._files.get(name)
+        if upload is None or (upload.done() and upload.exception() is not None):
+            upload = self._files[name] = asyncio.create_task(self._upload(jpeg))
+        # A question that is given up must not take the upload from the others that wait for it.
+        held = await asyncio.shield(upload)
         return types.Part(
             file_data=types.FileData(file_uri=held.uri, mime_type=held.mime_type or "image/jpeg")
         )

@@ -10,6 +10,9 @@ from policies.question import Part, Question
 Kind = Literal["generative", "contrastive", "image", "text", "guard", "remote", "gemini", "stub"]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 
+#: How long a remote classifier's whole call may take unless its options say otherwise, and what it tidies up after it.
+REMOTE_DEADLINE_S: Final = 40.0
+TIDY_S: Final = 5.0
 #: The checkpoint that ships with the house.
 BUNDLED: Final = Path(__file__).resolve().parent / "mini"
 

@@ -3,9 +3,10 @@
 import json
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from policies.question import Forbidden, Question
+from tests.workers.leavings import LocalServer, nothing_left
 from workers.classifier import Classification, Item, Picture
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.loading import load
@@ -35,22 +37,37 @@ ITEM = Item(
 REASON = {"clause": "W1", "text": "A pistol.", "media": 0, "box": [10, 10, 50, 50]}
 
 
-class Gemini(ThreadingHTTPServer):
+#: A Yes with its log-probabilities.
+YES = {"token": "Yes", "logProbability": -0.1}
+TOLD = {
+    "topCandidates": [{"candidates": [YES, {"token": "No", "logProbability": -2.5}]}],
+    "chosenCandidates": [YES],
+}
+
+
+class Gemini(LocalServer):
     """Keeps uploaded files, answers by a script, and counts what it was asked."""
 
-    daemon_threads = True
     answer: Callable[[int, dict[str, Any]], tuple[int, dict[str, Any]]]
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.asked: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
+        #: How often an upload was begun, and how often its bytes came.
+        self.begun = 0
         self.uploads = 0
+        #: The status that the beginning of an upload is answered with, by its number.
+        self.begin: Callable[[int], int] = lambda _number: 200
+        #: The uploads whose bytes are never answered, by their numbers, and whether deletes are.
+        self.hanging: frozenset[int] = frozenset()
+        self.deletes = True
+        self.over = threading.Event()
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,9 +80,14 @@ class Handler(BaseHTTPRequestHandler):
         """Begin an upload, take its bytes, or answer a prompt."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         if self.path.startswith("/upload/"):
-            self._say(200, {}, {"x-goog-upload-url": f"{self.server.url}/put"})
+            self.server.begun += 1
+            status = self.server.begin(self.server.begun)
+            self._say(status, {}, {"x-goog-upload-url": f"{self.server.url}/put"})
         elif self.path.startswith("/put"):
             self.server.uploads += 1
+            if self.server.uploads in self.server.hanging:
+                self.server.over.wait()
+                return
             name = f"files/{self.server.uploads}"
             self.server.files[name] = body
             held = {"name": name, "uri": f"{self.server.url}/{name}", "mimeType": "image/jpeg"}
@@ -78,6 +100,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         """Delete a file."""
+        if not self.server.deletes:
+            self.server.over.wait()
+            return
         number = self.path.partition("?")[0].rpartition("/")[2]
         self.server.files.pop(f"files/{number}", None)
         self._say(200, {}, {})
@@ -102,6 +127,7 @@ def gemini() -> Iterator[Gemini]:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
+        server.over.set()
         server.shutdown()
         thread.join()
 
@@ -126,9 +152,7 @@ def said(text: str, **fields: Any) -> tuple[int, dict[str, Any]]:
 
 def test_a_picture_is_uploaded_once(gemini: Gemini, model: Callable[..., Any]) -> None:
     """Three questions about one picture upload it once, name its file, and leave nothing behind."""
-    top = [{"token": "Yes", "logProbability": -0.1}, {"token": "No", "logProbability": -2.5}]
-    told = {"topCandidates": [{"candidates": top}], "chosenCandidates": [top[0]]}
-    gemini.answer = lambda _n, _asked: said("Yes", logprobsResult=told)
+    gemini.answer = lambda _n, _asked: said("Yes", logprobsResult=TOLD)
     (found,) = model().classify([ITEM], QUESTIONS)
     assert [one.question for one in found] == ["weapons", "drugs", "gambling"]
     assert found[0].score == pytest.approx(2.4)
@@ -189,15 +213,68 @@ def _always(
     return answer
 
 
-def test_a_refusal_is_no_answer(gemini: Gemini, model: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_a_refusal_is_no_answer(
+    gemini: Gemini, model: Callable[..., Any], *, logprobs: bool
+) -> None:
     """A blocked prompt and a filtered answer are faults of the item, never a No."""
     for blocked in (
         (200, {"promptFeedback": {"blockReason": "SAFETY"}}),
         said("", finishReason="SAFETY"),
+        said("No", finishReason="SAFETY", logprobsResult=TOLD),
     ):
         gemini.answer = partial(_always, blocked)
         with pytest.raises(WorkerError, match="remote-refusal"):
-            model(logprobs=False).classify([ITEM], QUESTIONS[:1])
+            model(logprobs=logprobs).classify([ITEM], QUESTIONS[:1])
+
+
+def test_an_upload_is_tried_again(gemini: Gemini, model: Callable[..., Any]) -> None:
+    """An upload that failed for the moment is begun once more, for all questions together."""
+    gemini.begin = lambda number: 429 if number == 1 else 200
+    gemini.answer = lambda _n, _asked: said("Yes", logprobsResult=TOLD)
+    with nothing_left(gemini):
+        (found,) = model().classify([ITEM], QUESTIONS)
+    assert [one.score > 0 for one in found] == [True] * 3
+    assert (gemini.begun, gemini.uploads, gemini.files) == (2, 1, {})
+
+
+def test_uploads_that_stay_broken_mean_away(gemini: Gemini, model: Callable[..., Any]) -> None:
+    """An upload that fails for ever is begun so often as any request, and then the classifier counts as away."""
+    gemini.begin = lambda _number: 500
+    with nothing_left(gemini), pytest.raises(ClassifierUnavailableError, match="3 tries"):
+        model().classify([ITEM], QUESTIONS[:1])
+    assert (gemini.begun, gemini.asked) == (3, [])
+
+
+def test_an_upload_that_hangs_meets_the_deadline(gemini: Gemini, model: Callable[..., Any]) -> None:
+    """A call whose upload is never answered ends at its deadline, in the words for it."""
+    gemini.hanging = frozenset({1})
+    began_s = time.monotonic()
+    with nothing_left(gemini), pytest.raises(ClassifierUnavailableError, match="remote-deadline"):
+        model(deadline_s=1.5).classify([ITEM], QUESTIONS)
+    assert time.monotonic() - began_s < 15
+
+
+def test_a_fault_ends_the_uploads_beside_it(gemini: Gemini, model: Callable[..., Any]) -> None:
+    """A fault of one upload is what the caller hears, though another's picture is still under way."""
+    other = Item(pictures=(Picture(media=0, pixels=np.full((32, 48, 3), 9, np.uint8)),), caption="")
+    gemini.hanging = frozenset({2})
+    gemini.answer = lambda _n, _asked: (403, {"error": {"code": 403, "message": "no"}})
+    with nothing_left(gemini), pytest.raises(CheckpointError, match="403"):
+        model().classify([ITEM, other], QUESTIONS[:1])
+    assert gemini.files == {}
+
+
+def test_deletes_that_hang_hold_nobody_up(gemini: Gemini, model: Callable[..., Any]) -> None:
+    """Files that cannot be deleted at once are left to Gemini: the answers come all the same."""
+    other = Item(pictures=(Picture(media=0, pixels=np.full((32, 48, 3), 9, np.uint8)),), caption="")
+    gemini.deletes = False
+    gemini.answer = lambda _n, _asked: said("Yes", logprobsResult=TOLD)
+    began_s = time.monotonic()
+    with nothing_left(gemini):
+        found = model().classify([ITEM, other], QUESTIONS[:1])
+    assert [len(one) for one in found] == [1, 1]
+    assert time.monotonic() - began_s < 15
 
 
 def test_without_a_key_it_is_refused() -> None:
