@@ -4,6 +4,7 @@ A classifier is a generative vision-language model, a dual encoder, a plain imag
 The pool, the pipeline, the tests and the benchmarks know only what stands here.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -111,6 +112,14 @@ class Classifier(Protocol):
     ) -> list[Rationale]:
         """Return a rationale for each finding, in order; empty where this classifier cannot give reasons."""
         ...
+
+
+def outdoes(score: float, held: float) -> bool:
+    """Return whether a reading counts instead of one that is held: the higher does, and what is no number over any.
+
+    A model that broke on one picture of several would else be believed about the others, and an error become a pass.
+    """
+    return score > held or math.isnan(score)
 
 
 def asked(question: Question, item: Item, reads: frozenset[Part]) -> bool:

@@ -15,7 +15,7 @@ from transformers import AutoModel
 
 from policies.question import Part, Question
 from workers import weights
-from workers.classifier import Classification, Item, Rationale, asked
+from workers.classifier import Classification, Item, Rationale, asked, outdoes
 from workers.errors import CheckpointError
 from workers.processors import load_processor
 from workers.spec import ClassifierSpec
@@ -96,7 +96,7 @@ class ContrastiveClassifier:
                     places, self._margins(images, question), strict=True
                 ):
                     held = best[number].get(question.id)
-                    if held is None or score > held.score:
+                    if held is None or outdoes(score, held.score):
                         best[number][question.id] = Classification(
                             question=question.id,
                             score=score,

@@ -1,6 +1,5 @@
 """Any image-text-to-text checkpoint as a classifier: the log-odds of Yes against No."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, cast, get_args
 
@@ -9,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from policies.question import Part, Question
 from workers import prompt, weights
-from workers.classifier import Classification, Item, Picture, Rationale, asked
+from workers.classifier import Classification, Item, Picture, Rationale, asked, outdoes
 from workers.dialogue import Dialogue
 from workers.errors import CheckpointError
 from workers.families import FAMILIES, UNKNOWN, Family
@@ -105,7 +104,7 @@ class GenerativeClassifier:
         for entry, odds in zip(sheet.entries, self.scorer.score(sheet.rows, asks), strict=True):
             for ask, one in zip(entry.row.asked, odds, strict=True):
                 found = best[entry.item].get(ask)
-                if found is None or one.score > found.score or math.isnan(one.score):
+                if found is None or outdoes(one.score, found.score):
                     best[entry.item][ask] = _classification(questions[ask], entry, one)
         return [[answers[ask] for ask in sorted(answers)] for answers in best]
 

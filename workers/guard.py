@@ -10,7 +10,7 @@ from transformers import AutoModelForImageClassification, AutoModelForImageTextT
 
 from policies.question import Part, Question
 from workers import prompt, weights
-from workers.classifier import Classification, Item, Picture, Rationale, asked
+from workers.classifier import Classification, Item, Picture, Rationale, asked, outdoes
 from workers.dialects import Asked, Dialect, Judged, dialect_for, joint
 from workers.dialogue import QUESTION, Dialogue
 from workers.errors import CheckpointError
@@ -139,7 +139,7 @@ class GuardClassifier:
         best: dict[str, Classification] = {}
         for picture in item.pictures or (None,):
             for question, score in zip(wanted, self._scores(item, picture, wanted), strict=True):
-                if question.id not in best or score > best[question.id].score:
+                if question.id not in best or outdoes(score, best[question.id].score):
                     best[question.id] = Classification(
                         question=question.id,
                         score=score,

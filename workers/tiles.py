@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.question import Part, Question
-from workers.classifier import Box, Classification, Classifier, Item, Picture, Pixels, Rationale
+from workers.classifier import (
+    Box,
+    Classification,
+    Classifier,
+    Item,
+    Picture,
+    Pixels,
+    Rationale,
+    outdoes,
+)
 from workers.errors import CheckpointError
 
 #: Options of a classifier of any kind that is read in tiles.
@@ -111,8 +120,7 @@ class TiledClassifier:
         for tile, answers in zip(tiles, near, strict=True):
             for answer in answers:
                 known = best.get(answer.question)
-                # What is no number is kept: it must not hide behind one that is.
-                if known is None or not answer.score <= known[0].score:
+                if known is None or outdoes(answer.score, known[0].score):
                     best[answer.question] = answer, tile
         return [_higher(one, *best[one.question]) if one.question in best else one for one in found]
 
@@ -180,9 +188,9 @@ def _edges(pixels: Pixels) -> NDArray[np.int64]:
 
 
 def _higher(whole: Classification, near: Classification, tile: Tile) -> Classification:
-    if near.score <= whole.score:
-        return whole._replace(whole=whole.score)
-    return near._replace(whole=whole.score, box=tile.box)
+    if outdoes(near.score, whole.score):
+        return near._replace(whole=whole.score, box=tile.box)
+    return whole._replace(whole=whole.score)
 
 
 def _crop(item: Item, found: Classification) -> Item | None:

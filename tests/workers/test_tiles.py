@@ -1,5 +1,6 @@
 """Pictures read whole and in tiles."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +11,13 @@ from PIL import Image, ImageDraw
 
 from policies.question import Question
 from workers.actors import Judge, Place, Seen, Watch
-from workers.classifier import Classification, Item, Picture
+from workers.classifier import Classification, Item, Picture, Pixels
 from workers.errors import CheckpointError
 from workers.loading import load
 from workers.mini.samples import Piece, Sample, picture
 from workers.probe import shows
 from workers.spec import ClassifierSpec
+from workers.stub import StubClassifier
 from workers.tiles import TiledClassifier, tiles_of
 
 GROUND = ("#dfe8ef", "#f7f3ea")
@@ -111,6 +113,37 @@ def test_tiles_travel_with_the_answer() -> None:
     assert seen.score >= seen.whole
     assert (seen.box is None) == (seen.score == seen.whole)
     assert read == Classification(question=questions[1].id, score=read.score)
+
+
+class Breaking(StubClassifier):
+    """A stub that has no number for some pictures, and a low one for all others."""
+
+    def __init__(self, broken: Callable[[Pixels], bool]) -> None:
+        super().__init__(ClassifierSpec(kind="stub"))
+        self._broken = broken
+
+    def classify(
+        self, items: Sequence[Item], questions: Sequence[Question]
+    ) -> list[list[Classification]]:
+        """Return one answer an item and question."""
+        broken = [self._broken(item.pictures[0].pixels) for item in items]
+        scores = [float("nan") if one else -5.0 for one in broken]
+        return [[Classification(q.id, score, media=3) for q in questions] for score in scores]
+
+
+@pytest.mark.parametrize("where", ["whole", "first", "last"])
+def test_what_is_no_number_counts(where: str) -> None:
+    """A reading that broke, of the whole or of any tile, is not hidden by one that did not."""
+    seen = noise(100, 100)
+    read = [seen, *(tile.picture for tile in tiles_of(seen, px=40, most=64))]
+    broken = {"whole": read[0], "first": read[1], "last": read[-1]}[where].pixels
+    closer = TiledClassifier(
+        Breaking(lambda pixels: np.array_equal(pixels, broken)), tile_px=40, most=64
+    )
+    ((found,),) = closer.classify([Item(pictures=(seen,))], [shows("dog")])
+    assert np.isnan(found.score)
+    assert (found.box is None) == (where == "whole")
+    assert found.whole == pytest.approx(np.nan if where == "whole" else -5.0, nan_ok=True)
 
 
 def test_wrong_numbers_are_refused() -> None:

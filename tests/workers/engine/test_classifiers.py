@@ -129,6 +129,33 @@ def test_highest_picture_counts(
         assert answer.media == scores.index(max(scores))
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["fast_vlm", "clip", "vit", "shieldgemma2", "llama_guard"])
+def test_what_is_no_number_counts(
+    kind: str, place: int, loaded: Callable[[str], Classifier], mapped: Sequence[Question]
+) -> None:
+    """Where a model breaks on one of several pictures, no other picture's score stands in for it."""
+    classifier: Any = loaded(kind)
+    pixels = [np.full((40, 60, 3), 255 * (number == place), dtype=np.uint8) for number in range(3)]
+    item = Item(pictures=tuple(Picture(media=n, pixels=one) for n, one in enumerate(pixels)))
+    eye = next(part for part in classifier.model.modules() if isinstance(part, torch.nn.Conv2d))
+
+    def blinded(_: Any, seen: tuple[torch.Tensor], found: torch.Tensor) -> torch.Tensor:
+        bright = seen[0].flatten(1).mean(1) > 0
+        return torch.where(bright.view(-1, 1, 1, 1), torch.nan, found)
+
+    handle = eye.register_forward_hook(blinded)
+    try:
+        weapons = [question for question in mapped if question.id == "weapons"]
+        ((answer,),) = classifier.classify([item], weapons)
+    finally:
+        handle.remove()
+    assert np.isnan(answer.score)
+    assert answer.media == place
+    ((answer,),) = classifier.classify([item], weapons)
+    assert np.isfinite(answer.score)
+
+
 def test_image_question_ignores_caption(
     loaded: Callable[[str], Classifier], mapped: Sequence[Question], items: list[Item]
 ) -> None:
