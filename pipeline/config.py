@@ -7,9 +7,9 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from policies.notation import Share
+from workers.spec import REMOTE_DEADLINE_S, TIDY_S
 
 #: Where the repository or the installed package has its own policies and bundled model.
 _HOUSE = Path(__file__).resolve().parent.parent
@@ -220,6 +221,24 @@ class Settings(BaseSettings):
     oidc: Oidc = Oidc()
     telemetry: Telemetry = Telemetry()
     classifiers: tuple[ClassifierSettings, ...] = (ClassifierSettings(),)
+
+    @model_validator(mode="after")
+    def _deadlines_come_first(self) -> Self:
+        """Refuse a remote classifier whose worker would be ended as hung before its own deadline."""
+        for entry in (*self.classifiers, *self.shadow.classifiers):
+            if entry.kind not in {"remote", "gemini"}:
+                continue
+            told = entry.options.get("deadline_s", REMOTE_DEADLINE_S)
+            if (
+                not isinstance(told, int | float)
+                or not 0 < told < self.pool.call_timeout_s - TIDY_S
+            ):
+                raise ValueError(
+                    f"classifier {entry.name!r}: its option deadline_s is {told!r}; it must be a number of seconds "
+                    f"more than {TIDY_S:g} below pool.call_timeout_s ({self.pool.call_timeout_s:g}), "
+                    "or its worker is ended as hung before it can say that the endpoint is away"
+                )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -18,7 +18,7 @@ from policies.question import Part, Question
 from workers.bounds import Bounds
 from workers.classifier import Classification, Classifier, Item, Picture, Rationale
 from workers.crew import Pulse
-from workers.errors import WorkerError
+from workers.errors import ClassifierUnavailableError, WorkerError
 from workers.media import Prepared, prepare
 from workers.store import Store
 from workers.upload import Upload
@@ -299,11 +299,16 @@ class Judge:
     def _isolate(
         self, items: Sequence[Item], questions: Sequence[Question]
     ) -> list[tuple[tuple[Any, ...], ...] | WorkerError]:
-        """Classify the items; if one spoils the call or memory runs out, try again in halves."""
+        """Classify the items; if one spoils the call or memory runs out, try again in halves.
+
+        A classifier that is away is so for all of them: none is tried again here.
+        """
         if not items:
             return []
         try:
             answers = self._classifier.classify(items, questions)
+        except ClassifierUnavailableError as error:
+            return [error] * len(items)
         except WorkerError as error:
             if len(items) == 1:
                 return [error]

@@ -28,7 +28,7 @@ from workers.classifier import Classification, Item, Picture, Rationale, asked
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.fingerprint import of_values
 from workers.reason import agreement, ask_alone, ask_back, read, schema, shown
-from workers.spec import ClassifierSpec
+from workers.spec import REMOTE_DEADLINE_S, ClassifierSpec
 
 _Made = TypeVar("_Made")
 
@@ -72,7 +72,7 @@ class RemoteOptions:
     key_file: str | None = None
     logprobs: bool = True
     timeout_s: float = 20.0
-    deadline_s: float = 60.0
+    deadline_s: float = REMOTE_DEADLINE_S
     retries: int = 4
     concurrency: int = 8
     per_minute: int | None = None

@@ -1,24 +1,31 @@
 """A preparer and a classifier without Ray: pictures that share an object of the store."""
 
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from policies.question import Forbidden, Question
+from tests.workers.leavings import LocalServer
 from workers.actors import Answers, Judge, Kept, Lost, Preparer, Seen, Watch
 from workers.bounds import Bounds
 from workers.classifier import Picture
-from workers.errors import MediaRefusedError
+from workers.errors import ClassifierUnavailableError, MediaRefusedError
 from workers.folder import FolderStore
 from workers.passage import Passage, Questions
+from workers.remote import RemoteClassifier
 from workers.spec import ClassifierSpec
 from workers.stub import StubClassifier
 from workers.upload import Location, Upload
 from workers.window import Window
 
 LOOK = Question(id="look", policy="look", question="?", forbidden=(Forbidden(id="A", text="a"),))
+
+TEXT = replace(LOOK, reads=frozenset({"caption"}))
 
 
 def upload(key: int, uri: str) -> Upload:
@@ -86,6 +93,42 @@ def test_a_lost_object_loses_all_in_it_and_no_other(tmp_path: Path) -> None:
     )
     assert isinstance(answers, Answers)
     assert [isinstance(found, Lost) for found in answers.by_upload] == [True, False, True]
+
+
+class Closed(BaseHTTPRequestHandler):
+    """An endpoint that is out of service."""
+
+    def do_POST(self) -> None:
+        """Refuse one request."""
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.refused.append(self.path)  # type: ignore[attr-defined]
+        self.send_response(503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_classifier_that_is_away_is_asked_once() -> None:
+    """A batch for a dead endpoint comes back as away, each upload of it, without being tried again in halves."""
+    with LocalServer(Closed) as server:
+        refused: list[str] = []
+        server.refused = refused  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        options = {"endpoint": f"http://127.0.0.1:{server.port}/v1", "retries": 0}
+        far = RemoteClassifier(ClassifierSpec(name="far", kind="remote", options=options))
+        judge = Judge(
+            far, watch=Watch(600.0, lambda: None), node="", borrow=lambda refs: [() for _ in refs]
+        )
+        judge.learn(1, "set", (TEXT,))
+        answers = judge.classify(2, "set", (0,), [Seen(None, f"for sale {n}") for n in range(32)])
+        server.shutdown()
+        thread.join()
+    assert isinstance(answers, Answers)
+    assert [type(found) for found in answers.by_upload] == [ClassifierUnavailableError] * 32
+    assert 0 < len(refused) <= 32
 
 
 def test_an_object_takes_its_room_until_the_last_upload_in_it_has_gone(tmp_path: Path) -> None:
