@@ -1,7 +1,7 @@
 """Any image-text-to-text checkpoint as a classifier: the log-odds of Yes against No."""
 
 from collections.abc import Sequence
-from typing import Any, Final, cast, get_args
+from typing import Final, cast, get_args
 
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
@@ -13,7 +13,7 @@ from workers.dialogue import Dialogue
 from workers.errors import CheckpointError
 from workers.families import FAMILIES, UNKNOWN, Family
 from workers.passes import Row
-from workers.processors import load_processor
+from workers.processors import described, load_processor
 from workers.rationale import Reasons
 from workers.scoring import Odds, Scorer
 from workers.spec import ClassifierSpec
@@ -63,7 +63,7 @@ class GenerativeClassifier:
                 **weights.loading_of(spec),
                 "quantisation": config.get("quantization_config"),
                 "attention": weights.attention_of(self.model),
-                "processor": _described(processor),
+                "processor": described(processor),
                 "template": self.dialogue.template,
                 "prompt": prompt.TEMPLATE
                 if self.wording == "full"
@@ -219,9 +219,3 @@ def _wording_of(spec: ClassifierSpec) -> prompt.Wording:
             "options", f"classifier {spec.name}: wording is {told}, not {wording!r}"
         )
     return cast("prompt.Wording", wording)
-
-
-def _described(processor: Any) -> Any:
-    """Return what a processor does to pixels; its text side shows in the weights and template."""
-    images = getattr(processor, "image_processor", None)
-    return None if images is None else {"class": type(images).__name__, **images.to_dict()}

@@ -16,7 +16,7 @@ from workers.dialogue import QUESTION, Dialogue
 from workers.errors import CheckpointError
 from workers.families import FAMILIES, UNKNOWN, Family
 from workers.passes import Passes, Row
-from workers.processors import load_processor
+from workers.processors import described, load_processor
 from workers.scoring import Scorer
 from workers.spec import ClassifierSpec
 
@@ -87,9 +87,11 @@ class GuardClassifier:
                 **weights.loading_of(spec),
                 "quantisation": config.get("quantization_config"),
                 "attention": weights.attention_of(self.model),
+                "processor": described(processor),
                 "dialect": repr(self.dialect),
                 "template": self.dialogue.template,
                 "prompt": prompt.TEMPLATE,
+                "reads": sorted(self.reads),
             }
         )
 

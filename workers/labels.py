@@ -46,6 +46,7 @@ class LabelClassifier:
                 "revision": weights.revision_of(folder),
                 "dtype": str(self.model.dtype),
                 **weights.loading_of(spec),
+                "attention": weights.attention_of(self.model),
                 "processor": self._processor.to_dict() if sees else None,
                 "labels": sorted(spec.labels.items()),
             }

@@ -35,6 +35,12 @@ def load_processor(folder: Path, *, backend: str = "pil") -> Any:
         raise CheckpointError("processor", f"{folder}: {fault}") from fault
 
 
+def described(processor: Any) -> Any:
+    """Return what a processor does to pixels; its text side shows in the weights and template."""
+    images = getattr(processor, "image_processor", None)
+    return None if images is None else {"class": type(images).__name__, **images.to_dict()}
+
+
 @cache
 def image_only(kind: type) -> type:
     """Return the processor class without its part for videos, which we never use.

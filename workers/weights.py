@@ -16,6 +16,23 @@ from workers.spec import BUNDLED, ClassifierSpec
 
 #: What of a repository is fetched: no pickles, no code.
 _WANTED: Final = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+#: What of a folder scores depend on: weights, and what words and pixels become before them. Cards and figures are
+#: no part of it, nor is how text is generated.
+_JUDGING: Final = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.*",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "tekken.json",
+    "*.model",
+)
 
 #: Options of every model that is loaded here.
 LOADING: Final = frozenset({"device", "attention", "quantise", "compile"})
@@ -51,10 +68,11 @@ def folder_of(spec: ClassifierSpec) -> Path:
 
 
 def revision_of(folder: Path) -> str:
-    """Return the hub's commit for a fetched checkpoint, else a digest of the weights' bytes."""
+    """Return the hub's commit for a fetched checkpoint, else a digest of the bytes that scores depend on."""
     if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
         return folder.name
-    return _weights(folder, tuple((p.name, p.stat().st_mtime_ns) for p in _files(folder)))
+    files = _files(folder)
+    return _bytes(folder, tuple((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files))
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -213,17 +231,19 @@ def _fetched(spec: ClassifierSpec) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
+    return sorted({path for pattern in _JUDGING for path in folder.glob(pattern)})
 
 
-_known: dict[tuple[Path, tuple[tuple[str, int], ...]], str] = {}
+_State = tuple[tuple[str, int, int], ...]
+_known: dict[tuple[Path, _State], str] = {}
 
 
-def _weights(folder: Path, state: tuple[tuple[str, int], ...]) -> str:
+def _bytes(folder: Path, state: _State) -> str:
     if (folder, state) not in _known:
         summed = hashlib.sha256()
-        for path in _files(folder):
-            with path.open("rb") as stream:
+        for name, _, _ in state:
+            with (folder / name).open("rb") as stream:
+                summed.update(f"{name}\n".encode())
                 summed.update(hashlib.file_digest(stream, "sha256").digest())
         _known[folder, state] = "sha256:" + summed.hexdigest()
     return _known[folder, state]

@@ -1,5 +1,7 @@
 """Every kind of classifier, loaded from a folder as configuration would, keeps the contract."""
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from policies.question import Question
 from workers.classifier import Classifier, Item, Picture
@@ -215,24 +218,40 @@ def test_llavaguard_needs_its_policy(saved: Saved, mapped: Sequence[Question]) -
     ]
 
 
-def test_digest_names_what_matters(saved: Saved, tmp_path: Path) -> None:
-    """Other weights, another number format or other parts read make another digest."""
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
-    spec = ClassifierSpec(model=str(saved("fast_vlm")))
+@pytest.mark.parametrize("kind", ["fast_vlm", "llama_guard", "clip", "vit", "toxicity"])
+def test_digest_names_what_matters(kind: str, saved: Saved, tmp_path: Path) -> None:
+    """Other weights, words, pixels, number format or attention make another digest; figures and times do not."""
+    copy = tmp_path / "copy"
+    shutil.copytree(saved(kind), copy)
+    spec = ClassifierSpec(model=str(copy), **SPECS[kind])
     first = load(spec).digest
     assert load(spec).digest == first
     assert load(replace(spec, dtype="bfloat16")).digest != first
-    assert load(replace(spec, reads=("image",))).digest != first
-    copy = tmp_path / "copy"
-    shutil.copytree(saved("fast_vlm"), copy)
+    assert load(replace(spec, options={**spec.options, "attention": "eager"})).digest != first
+    (copy / "figures.json").write_text("{}")
+    (copy / "README.md").write_text("# A card")
+    for path in copy.iterdir():
+        os.utime(path, (1, 1))
+    assert load(spec).digest == first
+    others = {"figures.json", "README.md", "model.safetensors", "generation_config.json"}
+    for path in [path for path in sorted(copy.iterdir()) if path.name not in others]:
+        before = path.read_bytes()
+        path.write_bytes(before + b"\n")
+        assert load(spec).digest != first, path.name
+        path.write_bytes(before)
+    assert load(spec).digest == first
     tensors = load_file(copy / "model.safetensors")
-    name = next(key for key in tensors if key.endswith("q_proj.weight"))
+    name = next(key for key, value in tensors.items() if value.dim() > 1)
     tensors[name] = tensors[name] + 0.01
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
-    assert load(replace(spec, model=str(copy))).digest != first
+    assert load(spec).digest != first
+
+
+@pytest.mark.parametrize("kind", ["fast_vlm", "llama_guard"])
+def test_digest_names_what_is_read(kind: str, saved: Saved) -> None:
+    """A classifier that may read images alone has calibrations of its own."""
+    spec = ClassifierSpec(model=str(saved(kind)), **SPECS[kind])
+    assert load(replace(spec, reads=("image",))).digest != load(spec).digest
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
