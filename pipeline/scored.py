@@ -12,8 +12,14 @@ from pipeline.labels import Labelled
 from pipeline.reliability import Vector
 from policies.question import Question
 from workers.bounds import Bounds
-from workers.classifier import Classifier, Item, asked
-from workers.errors import MediaRefusedError, MediaUnavailableError
+from workers.classifier import Classification, Classifier, Item, asked
+from workers.errors import (
+    CheckpointError,
+    ClassifierUnavailableError,
+    MediaRefusedError,
+    MediaUnavailableError,
+    WorkerError,
+)
 from workers.folder import FolderStore
 from workers.media import prepare
 from workers.upload import Location, Upload
@@ -68,7 +74,10 @@ def score(
 ) -> Mapping[str, Scores]:
     """Return the scores of every question that was labelled and that the classifier covers.
 
-    An upload whose media cannot be read is reported to `refused` and left out.
+    An upload whose media cannot be read, or that the classifier refuses, is reported to `refused` and left out.
+
+    Raises:
+        CheckpointError, ClassifierUnavailableError: the classifier answers nothing at all.
     """
     covered = {q.id: q for q in questions if classifier.covers(q)}
     rows: dict[str, list[tuple[float, Labelled]]] = {name: [] for name in covered}
@@ -80,13 +89,33 @@ def score(
             if any(q.id in r.answers and asked(q, i, classifier.reads) for r, i in readable)
         ]
         if readable and wanted:
-            answers = classifier.classify([item for _, item in readable], wanted)
-            for (row, _), found in zip(readable, answers, strict=True):
+            for row, found in _answers(classifier, readable, wanted, refused):
                 for answer in found:
                     if answer.question in row.answers:
                         rows[answer.question].append((answer.score, row))
         advance(len(batch))
     return {name: _columns(name, found) for name, found in rows.items() if found}
+
+
+def _answers(
+    classifier: Classifier,
+    readable: Sequence[tuple[Labelled, Item]],
+    questions: Sequence[Question],
+    refused: Callable[[Labelled, str], None],
+) -> Iterator[tuple[Labelled, Sequence[Classification]]]:
+    """Yield what is said of each upload; where a call fails, its uploads are asked one by one."""
+    try:
+        found = classifier.classify([item for _, item in readable], questions)
+    except (CheckpointError, ClassifierUnavailableError):  # no other upload would fare better
+        raise
+    except WorkerError as error:
+        if len(readable) == 1:
+            refused(readable[0][0], str(error))
+            return
+        for one in readable:
+            yield from _answers(classifier, [one], questions, refused)
+    else:
+        yield from zip((row for row, _ in readable), found, strict=True)
 
 
 def _batches(labelled: Sequence[Labelled]) -> Iterator[Sequence[Labelled]]:

@@ -31,7 +31,7 @@ def command(labelled: Path, *, names: tuple[str, ...], folder: Path | None, as_j
     from pipeline.specs import spec_of
     from policies.errors import PolicyError
     from policies.folder import read_policies
-    from workers.errors import CheckpointError
+    from workers.errors import WorkerError
     from workers.loading import load
 
     settings = Settings()
@@ -47,7 +47,7 @@ def command(labelled: Path, *, names: tuple[str, ...], folder: Path | None, as_j
             advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
             refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
         )
-    except (PipelineError, PolicyError, CheckpointError, ValueError) as error:
+    except (PipelineError, PolicyError, WorkerError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(asdict(found), indent=1))

@@ -69,7 +69,7 @@ def command(  # noqa: PLR0913 -- one argument an option
     from pipeline.errors import PipelineError
     from policies.errors import PolicyError
     from policies.folder import read_policies
-    from workers.errors import CheckpointError
+    from workers.errors import WorkerError
 
     settings = Settings()
     try:
@@ -78,7 +78,7 @@ def command(  # noqa: PLR0913 -- one argument an option
             by_model = _archived(settings, policies, only, since)
         else:
             by_model = _judged(settings, labelled, classifier, policies, only, quiet=as_json)
-    except (PipelineError, PolicyError, CheckpointError) as error:
+    except (PipelineError, PolicyError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     source = "archive" if labelled is None else labelled.name
     found = [

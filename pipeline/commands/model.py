@@ -88,7 +88,7 @@ def evaluate(
     from pipeline.progress import bar
     from policies.errors import PolicyError
     from policies.folder import read_policies
-    from workers.errors import CheckpointError
+    from workers.errors import WorkerError
 
     settings = Settings()
     found: list[Evaluated] = []
@@ -107,7 +107,7 @@ def evaluate(
                     advance=advance,
                     refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
                 )
-    except (PipelineError, PolicyError, CheckpointError) as error:
+    except (PipelineError, PolicyError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     if not found:
         raise click.ClickException(f"{labelled}: no answer to a question that is covered")
@@ -221,7 +221,7 @@ def tune(  # noqa: PLR0913 -- one argument an option
     from pipeline.tuning import fit
     from policies.errors import PolicyError
     from policies.folder import read_policies
-    from workers.errors import CheckpointError
+    from workers.errors import WorkerError
     from workers.tuning import Recipe
 
     settings = Settings()
@@ -243,7 +243,7 @@ def tune(  # noqa: PLR0913 -- one argument an option
             advance=advance,
             refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
         )
-    except (PipelineError, PolicyError, CheckpointError) as error:
+    except (PipelineError, PolicyError, WorkerError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(json.dumps(asdict(found) | {"better": found.better}, indent=1))
