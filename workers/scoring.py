@@ -7,7 +7,7 @@ of Yes and No are computed. See `families` for which model may share what.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import getsource
 from typing import Any, Final
@@ -17,13 +17,11 @@ from torch import Tensor
 
 from workers.dialogue import Dialogue, pad
 from workers.families import Family
+from workers.lengths import Lengths, packed, padded, tokens_of
 from workers.passes import Method, Passes, Row, Shared, complete
 
 #: Tokens that one forward pass may hold, by kind of device.
 BUDGETS: Final[Mapping[str, int]] = {"cpu": 8_192, "cuda": 65_536, "mps": 16_384}
-
-#: What a prefix is guessed to take for its image until one of that size was seen, in tokens.
-_GUESS: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +30,10 @@ class Odds:
 
     score: float
     mass: float | None = None
+
+
+#: A row and one of the questions about it, by their numbers.
+_Pair = tuple[int, int]
 
 
 class YesNo:
@@ -95,7 +97,7 @@ class Scorer:
         self.keeps = False
         self._method = method
         self._fastest: dict[tuple[int, ...], Method] = {}
-        self._image_tokens: dict[tuple[int, int], int] = {}
+        self._lengths = Lengths()
         self._lock = threading.Lock()
 
     def score(self, rows: Sequence[Row], asks: Sequence[str]) -> list[list[Odds]]:
@@ -113,26 +115,38 @@ class Scorer:
     # --- batches -----------------------------------------------------------------------------
 
     def _batches(self, rows: Sequence[Row], asks: Sequence[str]) -> Iterator[list[int]]:
-        """Yield rows that are asked the same, of similar length, within the budget."""
-        groups: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+        """Yield rows that are asked the same, of similar length, within the budget.
+
+        Lengths are looked up as late as may be: the batch before may have taught them.
+        """
+        groups: dict[Hashable, list[int]] = {}
         for number, row in enumerate(rows):
             if row.asked:
-                groups.setdefault((row.image is not None, row.asked), []).append(number)
-        for (_, asked), numbers in groups.items():
-            questions = sum(len(asks[ask]) for ask in asked) // 4
+                groups.setdefault((self._kind(row), row.asked), []).append(number)
+        for numbers in groups.values():
+            questions = sum(tokens_of(asks[ask]) for ask in rows[numbers[0]].asked)
             batch: list[int] = []
             longest = 0
-            for length, number in sorted((self._length(rows[n]), n) for n in numbers):
-                longest = max(longest, length)
-                if batch and (len(batch) + 1) * (longest + questions) > self.budget:
+            for number in sorted(numbers, key=lambda n: self._lengths.order(rows[n])):
+                row = rows[number]
+                longest = max(longest, self._lengths.of(row))
+                full = (len(batch) + 1) * (longest + questions) > self.budget
+                if batch and (full or not self._lengths.known(row)):
                     yield batch
-                    batch, longest = [], length
+                    batch, longest = [], self._lengths.of(row)
                 batch.append(number)
-            yield batch
+                if not self._lengths.known(row):  # it goes alone, and tells what it takes
+                    yield batch
+                    batch, longest = [], 0
+            if batch:
+                yield batch
 
-    def _length(self, row: Row) -> int:
-        size = 0 if row.image is None else self._image_tokens.get(row.image.size, _GUESS)
-        return size + len(row.shared.content) // 3
+    def _kind(self, row: Row) -> Hashable:
+        """Return what rows of one batch must have alike."""
+        if row.image is None:
+            return False
+        # Who knows how a model outside the table pads pictures of different sizes.
+        return row.image.size if self.family.tier == "C" else True
 
     def _score(self, rows: Sequence[Row], asks: Sequence[str]) -> list[list[Odds]]:
         if self.family.tier == "C":
@@ -142,12 +156,8 @@ class Scorer:
         if self.family.tier == "B":
             return self._on_features(rows, suffixes)
         shared = self.passes.prefix(rows)
-        if rows[0].image is not None and len(rows) == 1:
-            self._image_tokens[rows[0].image.size] = int(shared.valid.sum())
-        parts = [
-            self.answer(self._fastest_hidden(shared, part))
-            for part in _portions(suffixes, self.budget // len(rows))
-        ]
+        self._learn(rows, shared.valid)
+        parts = [self.answer(hidden) for hidden in self._hidden(shared, suffixes)]
         odds = _odds(
             torch.cat([score for score, _ in parts], dim=1),
             None if parts[0][1] is None else torch.cat([m for _, m in parts if m is not None], 1),
@@ -158,25 +168,46 @@ class Scorer:
                 self.passes.kept.keep(row, shared, number)
         return odds
 
+    def _learn(self, rows: Sequence[Row], valid: Tensor) -> None:
+        for row, tokens in zip(rows, valid.sum(1).tolist(), strict=True):
+            self._lengths.learn(row, tokens)
+
     # --- tier A ------------------------------------------------------------------------------
 
-    def _fastest_hidden(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Tensor:
-        """Run the suffixes in the way that was fastest for such a shape on this device."""
+    def _hidden(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Run the suffixes in portions within the budget, in the way that is fastest for each."""
+        rows, prefix = shared.valid.shape
+        lengths = [len(suffix) for suffix in suffixes]
+        for part in packed(lengths, self.budget // rows - prefix):
+            chosen = suffixes[part]
+            method = self._way(shared, chosen)
+            if method != "expanded":
+                yield self.passes.hidden(shared, chosen, method)
+                continue
+            # Each question has a copy of the prefix there.
+            for few in padded([prefix + length for length in lengths[part]], self.budget // rows):
+                yield self.passes.hidden(shared, chosen[few], method)
+
+    def _way(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Method:
+        """Return the way that was fastest for such a shape on this device."""
         if not self.family.packs or len(suffixes) == 1:
-            return self.passes.hidden(shared, suffixes, "expanded")
+            return "expanded"
         if self._method is not None:
-            return self.passes.hidden(shared, suffixes, self._method)
+            return self._method
         # How many uploads there are side by side hardly changes which way is fastest.
         sizes = (shared.valid.shape[1], len(suffixes), sum(map(len, suffixes)))
         shape = tuple(size.bit_length() for size in sizes)
         if shape not in self._fastest:
             self._fastest[shape] = self._measure(shared, suffixes)
-        return self.passes.hidden(shared, suffixes, self._fastest[shape])
+        return self._fastest[shape]
 
     def _measure(self, shared: Shared, suffixes: Sequence[Sequence[int]]) -> Method:
-        methods: list[Method] = ["expanded", "packed"]
+        methods: list[Method] = ["packed"]
         if self.passes.splits:
             methods += ["split", "branched"]
+        rows, prefix = shared.valid.shape
+        if rows * len(suffixes) * (prefix + max(map(len, suffixes))) <= self.budget:
+            methods.append("expanded")
         took: dict[Method, float] = {}
         for method in methods * 2:  # the first time of each is its warm-up
             self._finish()
@@ -198,25 +229,32 @@ class Scorer:
         """Encode each image once, then run every question as a whole sequence on its features."""
         inputs = self.passes.inputs([self.dialogue.prefix(row.shared) for row in rows], rows)
         features = self.passes.base.get_image_features(inputs["pixel_values"])
-        out: list[list[Odds]] = []
-        for number, ids in enumerate(inputs["input_ids"]):
-            head = ids[inputs["attention_mask"][number].bool()].tolist()
-            odds: list[Odds] = []
-            for part in _portions(suffixes, self.budget, beside=len(head)):
-                whole = [[*head, *suffix] for suffix in part]
-                made = self._padded(whole)
-                one = features.pooler_output[number : number + 1].expand(len(part), -1, -1)
-                seen = self.passes.base(
-                    **made,
-                    token_type_ids=torch.zeros_like(made["input_ids"]),
-                    mm_encoder_outputs={"image": type(features)(pooler_output=one)},
-                )
-                ends = made["attention_mask"].sum(1) - 1
-                states = seen.last_hidden_state[torch.arange(len(part)), ends]
-                score, mass = self.answer(states[None])
-                odds += _odds(score, mass)[0]
-            out.append(odds)
-        return out
+        valid = inputs["attention_mask"].bool()
+        self._learn(rows, valid)
+        heads = [ids[real].tolist() for ids, real in zip(inputs["input_ids"], valid, strict=True)]
+
+        def run(pairs: Sequence[_Pair]) -> list[Odds]:
+            made = self._padded([[*heads[row], *suffixes[ask]] for row, ask in pairs])
+            seen = self.passes.base(
+                **made,
+                token_type_ids=torch.zeros_like(made["input_ids"]),
+                mm_encoder_outputs={
+                    "image": type(features)(
+                        pooler_output=features.pooler_output[[row for row, _ in pairs]]
+                    )
+                },
+            )
+            ends = made["attention_mask"].sum(1) - 1
+            states = seen.last_hidden_state[torch.arange(len(pairs)), ends]
+            score, mass = self.answer(states[None])
+            return _odds(score, mass)[0]
+
+        lengths = {
+            (row, ask): len(head) + len(suffix)
+            for row, head in enumerate(heads)
+            for ask, suffix in enumerate(suffixes)
+        }
+        return self._by_length(lengths, run)
 
     def _padded(self, whole: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         lengths = torch.tensor([len(ids) for ids in whole], device=self.device)
@@ -228,12 +266,35 @@ class Scorer:
 
     def _separate(self, rows: Sequence[Row], asks: Sequence[str]) -> list[list[Odds]]:
         """Run every question as a whole prompt of its own, through the model's own forward."""
-        out = []
-        for row in rows:
-            texts = [self.dialogue.whole(row.shared, ask) for ask in asks]
-            size = max(1, self.budget // (self._length(row) + max(map(len, texts)) // 3))
-            parts = [texts[at : at + size] for at in range(0, len(texts), size)]
-            out.append([odds for part in parts for odds in self.whole([row] * len(part), part)])
+
+        def run(pairs: Sequence[_Pair]) -> list[Odds]:
+            asked = [rows[row] for row, _ in pairs]
+            texts = [self.dialogue.whole(rows[row].shared, asks[ask]) for row, ask in pairs]
+            inputs = self.passes.inputs(texts, asked)
+            tokens = inputs["attention_mask"].sum(1).tolist()
+            for (row, ask), length in zip(pairs, tokens, strict=True):
+                self._lengths.learn(rows[row], length, ask=asks[ask])
+            score, mass = self._through(inputs)
+            return _odds(score[None], mass[None])[0]
+
+        lengths = {
+            (number, place): self._lengths.of(row) + tokens_of(ask)
+            for number, row in enumerate(rows)
+            for place, ask in enumerate(asks)
+        }
+        return self._by_length(lengths, run)
+
+    def _by_length(
+        self, lengths: Mapping[_Pair, int], run: Callable[[Sequence[_Pair]], list[Odds]]
+    ) -> list[list[Odds]]:
+        """Run every question about every row, those of similar length together, and put them in order."""
+        pairs = sorted(lengths, key=lambda pair: -lengths[pair])
+        found: dict[_Pair, Odds] = {}
+        for part in padded([lengths[pair] for pair in pairs], self.budget):
+            found |= zip(pairs[part], run(pairs[part]), strict=True)
+        out: list[list[Odds]] = [[] for _ in {row for row, _ in lengths}]
+        for row, ask in sorted(found):
+            out[row].append(found[row, ask])
         return out
 
     def chosen(self, questions: int) -> str:
@@ -250,7 +311,9 @@ class Scorer:
 
     def whole_scores(self, rows: Sequence[Row], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the log-odds and the mass of whole prompts, through the model's own forward; what tuning learns by."""
-        inputs = self.passes.inputs(texts, rows)
+        return self._through(self.passes.inputs(texts, rows))
+
+    def _through(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         ends = inputs["attention_mask"].sum(1) - 1
         kept, places = torch.unique(ends, return_inverse=True)
         logits = self.model(**inputs, logits_to_keep=kept).logits.float()
@@ -258,19 +321,6 @@ class Scorer:
         pair = logits[:, [self.dialogue.yes, self.dialogue.no]]
         mass = (pair.logsumexp(-1) - logits.logsumexp(-1)).exp()
         return pair[:, 0] - pair[:, 1], mass
-
-
-def _portions(
-    suffixes: Sequence[Sequence[int]], budget: int, *, beside: int = 0
-) -> Iterator[Sequence[Sequence[int]]]:
-    """Yield the suffixes in order, in portions of at most so many tokens."""
-    first, held = 0, 0
-    for number, suffix in enumerate(suffixes):
-        if held and held + beside + len(suffix) > budget:
-            yield suffixes[first:number]
-            first, held = number, 0
-        held += beside + len(suffix)
-    yield suffixes[first:]
 
 
 def _odds(score: Tensor, mass: Tensor | None) -> list[list[Odds]]:

@@ -123,7 +123,7 @@ def seeing_each_other(method: Method, suffixes: Suffixes) -> Iterator[Suffixes]:
 def test_planted_faults_show(
     kind: str, tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
 ) -> None:
-    """In every way of sharing, another image, positions off by one, and each mask that is missing move a score far past tolerance."""
+    """In every way of sharing another image, positions off by one and each missing mask move a score far."""
     made = tiny(kind)
     asks = [prompt.suffix(question) for question in questions]
     scorer = made.scorer()
