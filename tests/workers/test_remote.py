@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from policies.question import Forbidden, Question
+from tests.workers.leavings import LocalServer, nothing_left
 from workers.classifier import Item, Picture
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.remote import Budget, RemoteClassifier
@@ -35,18 +36,21 @@ Reply = tuple[int, bytes | None, float, dict[str, str]]
 Script = Callable[[int, dict[str, Any]], Reply]
 
 
-class Server(ThreadingHTTPServer):
+class Server(LocalServer):
     """Answers by a script and keeps what it was asked."""
 
-    daemon_threads = True
     script: Script
-    asked: list[dict[str, Any]]
+
+    def __init__(self) -> None:
+        super().__init__(Handler)
+        self.asked: list[dict[str, Any]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
     """Speaks as the script says."""
 
     server: Server
+    protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         """Answer one request."""
@@ -54,14 +58,15 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(body)
         status, content, slowly_s, headers = self.server.script(len(self.server.asked), body)
         if content is None:
-            self.connection.close()
+            self.close_connection = True
             return
+        length = int(headers.get("content-length", len(content)))
         self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(content)))
-        for name, value in headers.items():
+        told = {"content-type": "application/json", "content-length": str(length), **headers}
+        for name, value in told.items():
             self.send_header(name, value)
         self.end_headers()
+        self.close_connection = length != len(content)
         try:
             if not slowly_s:
                 self.wfile.write(content)
@@ -80,8 +85,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     """Return a running server without a script."""
-    made = Server(("127.0.0.1", 0), Handler)
-    made.asked = []
+    made = Server()
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield made
@@ -93,7 +97,7 @@ def server() -> Iterator[Server]:
 def classifier(server: Server, **options: Any) -> RemoteClassifier:
     """Return a classifier of that server; the machine may be busy, so its limits are long where none is tested."""
     held = {"timeout_s": 30.0, "deadline_s": 60.0, "retries": 2} | options
-    endpoint = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    endpoint = f"http://127.0.0.1:{server.port}/v1"
     return RemoteClassifier(
         ClassifierSpec(name="far", model="m", kind="remote", options={"endpoint": endpoint, **held})
     )
@@ -117,6 +121,10 @@ def body(
         choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}], "refusal": None}
     made = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
     return json.dumps({**made, "choices": [choice]}).encode()
+
+
+#: A Yes.
+GOOD = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
 
 
 def ok(content: bytes) -> Reply:
@@ -170,13 +178,13 @@ def test_without_logprobs_json(server: Server) -> None:
         (200, b'{"choices": [', 0.0, {}),
         (200, b'{"id": "1"}', 0.0, {}),
         (200, None, 0.0, {}),
+        (200, b'{"id": "1"', 0.0, {"content-length": "4000"}),
     ],
-    ids=["429", "500", "503", "malformed", "empty", "cut-off"],
+    ids=["429", "500", "503", "malformed", "empty", "hung-up", "cut-off"],
 )
 def test_faults_that_pass_are_retried(server: Server, fault: Reply) -> None:
     """A fault of the moment is tried again, and the answer then counts."""
-    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
-    server.script = lambda n, _: fault if n == 1 else ok(good)
+    server.script = lambda n, _: fault if n == 1 else ok(GOOD)
     assert classifier(server).classify([ITEM], [QUESTION])[0][0].score > 0
     assert len(server.asked) == 2
 
@@ -191,8 +199,7 @@ def test_faults_that_stay_mean_away(server: Server) -> None:
 
 def test_a_dripping_server_meets_the_deadline(server: Server) -> None:
     """A server that sends a byte now and then never outlasts the deadline of the whole call."""
-    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
-    server.script = lambda *_: (200, good, 0.2, {})
+    server.script = lambda *_: (200, GOOD, 0.2, {})
     began = time.monotonic()
     with pytest.raises(ClassifierUnavailableError, match="no answer within"):
         classifier(server, deadline_s=1.5).classify([ITEM], [QUESTION])
@@ -261,20 +268,38 @@ def test_a_word_alone_is_as_sure_as_its_probability(server: Server) -> None:
     assert answer.score == pytest.approx(math.log(0.4 / 0.6))
 
 
-def test_nothing_is_left(server: Server) -> None:
-    """After faults and successes no thread and no connection of the client is left."""
-    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
-    server.script = lambda n, _: ok(good) if n % 2 else (500, b"{}", 0.0, {})
-    threads = {thread for thread in threading.enumerate() if "Thread-" not in thread.name}
-    port = server.server_address[1]
-    classifier(server, retries=12).classify([ITEM] * 6, [QUESTION])
-    left = [
-        held
-        for held in psutil.Process().net_connections("tcp")
-        if held.raddr and held.raddr.port == port and held.status == "ESTABLISHED"
-    ]
-    assert left == []
-    assert {t for t in threading.enumerate() if "Thread-" not in t.name} <= threads
+@pytest.mark.parametrize(
+    ("fault", "options", "ends"),
+    [
+        ((429, b"{}", 0.0, {"retry-after": "0.1"}), {}, ClassifierUnavailableError),
+        ((500, b"{}", 0.0, {}), {}, ClassifierUnavailableError),
+        ((200, None, 0.0, {}), {}, ClassifierUnavailableError),
+        ((200, b"{", 0.0, {"content-length": "40"}), {}, ClassifierUnavailableError),
+        ((200, b'{"choices": [', 0.0, {}), {}, ClassifierUnavailableError),
+        ((200, GOOD, 0.5, {}), {"deadline_s": 1.5}, ClassifierUnavailableError),
+        ((200, GOOD, 0.5, {}), {"timeout_s": 0.3}, ClassifierUnavailableError),
+        ((401, b"{}", 0.0, {}), {}, CheckpointError),
+        ((200, body(None, refusal="I cannot"), 0.0, {}), {}, WorkerError),
+    ],
+    ids=[
+        "429", "500", "hung-up", "cut-off", "malformed", "slow", "dripping", "wrong-key", "refusal",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stays", [False, True])
+def test_nothing_is_left(
+    server: Server, fault: Reply, options: dict[str, Any], ends: type[WorkerError], *, stays: bool
+) -> None:
+    """After each fault, among successes or for ever, no thread, connection or task of the client is left."""
+    server.script = lambda n, _: fault if stays or n % 3 == 0 else ok(GOOD)
+    far = classifier(server, **options)
+    with nothing_left(server):
+        if stays:
+            with pytest.raises(ends):
+                far.classify([ITEM] * 6, [QUESTION])
+        else:
+            with suppress(ends):
+                far.classify([ITEM] * 6, [QUESTION])
+    assert len(server.asked) >= 3
 
 
 def test_a_days_budget() -> None:
@@ -286,8 +311,7 @@ def test_a_days_budget() -> None:
 
 def test_used_up_budget_means_away(server: Server) -> None:
     """With the day's requests used up the classifier counts as away at once."""
-    good = body("Yes", logprobs={"Yes": -0.1, "No": -3.0})
-    server.script = lambda *_: ok(good)
+    server.script = lambda *_: ok(GOOD)
     far = classifier(server, per_day=1)
     far.classify([ITEM], [QUESTION])
     with pytest.raises(ClassifierUnavailableError, match="used up"):
