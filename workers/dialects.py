@@ -18,7 +18,11 @@ from workers.errors import CheckpointError
 Name = Literal["shieldgemma2", "llavaguard", "llama_guard", "yes_no"]
 
 #: Model type -> the dialect that a checkpoint of it speaks, where that can be known.
-SPOKEN: Final[Mapping[str, Name]] = {"shieldgemma2": "shieldgemma2", "mllama": "llama_guard"}
+SPOKEN: Final[Mapping[str, Name]] = {
+    "shieldgemma2": "shieldgemma2",
+    "mllama": "llama_guard",  # Llama Guard 3 Vision
+    "llama4": "llama_guard",  # Llama Guard 4
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,19 +107,27 @@ def dialect_for(
             policy=policy,
         )
     if spoken == "llama_guard":
-        template = str(getattr(processor, "chat_template", "") or "")
         return Judged(
             name="llama_guard",
             violates="unsafe",
             allowed="safe",
             lead=str(options.get("lead", "\n\n")),
             then="\nS",
-            categories=_numbered(template, "S"),
+            categories=_numbered(_rendered(processor), "S"),
         )
     raise CheckpointError(
         "dialect",
         f"options.dialect {spoken!r} is not one of shieldgemma2, llavaguard, llama_guard, yes_no",
     )
+
+
+def _rendered(processor: Any) -> str:
+    """Return what the guard's template says around an upload; some templates put their categories together."""
+    if not getattr(processor, "chat_template", None):
+        return ""
+    turn = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
+    text: str = processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    return text
 
 
 def joint(verdict: float, share: float) -> float:

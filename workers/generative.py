@@ -159,6 +159,12 @@ class Sheet:
         """The rows alone, in order."""
         return [entry.row for entry in self.entries]
 
+    def shared(self, *, images: int, caption: str, text_in_image: str) -> prompt.Prefix:
+        """Return what all questions about a row share."""
+        return prompt.prefix(
+            images=images, caption=caption, text_in_image=text_in_image, wording=self._wording
+        )
+
     def add(self, number: int, item: Item, questions: Sequence[Question]) -> None:
         """Add the rows of one item."""
         seen: list[int] = []
@@ -191,12 +197,7 @@ class Sheet:
     ) -> None:
         if not asks:
             return
-        shared = prompt.prefix(
-            images=0 if image is None else 1,
-            caption=caption,
-            text_in_image=text,
-            wording=self._wording,
-        )
+        shared = self.shared(images=0 if image is None else 1, caption=caption, text_in_image=text)
         self.entries.append(Entry(number, picture, Row(shared=shared, image=image, asked=(*asks,))))
 
 

@@ -1,27 +1,31 @@
 """Guard models as classifiers, each asked in its own dialect on the shared prefix."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageClassification, AutoModelForImageTextToText
 
 from policies.question import Part, Question
 from workers import prompt, weights
-from workers.classifier import Classification, Item, Picture, Rationale, asked, outdoes
+from workers.classifier import Classification, Item, Rationale, outdoes
 from workers.dialects import Asked, Dialect, Judged, dialect_for, joint
 from workers.dialogue import QUESTION, Dialogue
 from workers.errors import CheckpointError
 from workers.families import FAMILIES, UNKNOWN, Family
+from workers.generative import Sheet
 from workers.passes import Passes, Row
 from workers.processors import described, load_processor
 from workers.scoring import Scorer
 from workers.spec import ClassifierSpec
+from workers.trial import holds
 
 #: The model type whose family a guard shares, where its own name is not in the table.
 _KIN: Final = {"shieldgemma2": "gemma3"}
+#: Raised when the same checkpoint and prompt would give other scores than before.
+_ENGINE: Final = 2
 
 
 class GuardDialogue(Dialogue):
@@ -35,12 +39,18 @@ class GuardDialogue(Dialogue):
     def turn(self, shared: prompt.Prefix) -> list[dict[str, Any]]:
         """Return the conversation with marks where content and question stand."""
         if isinstance(self._dialect, Asked):
-            parts = [shared.content, QUESTION] if self._dialect.content else [QUESTION]
+            text = f"{shared.content}{QUESTION}" if self._dialect.content else QUESTION
         else:
-            parts = [shared.content, self._dialect.policy]
-        text = "\n".join(part for part in parts if part)
+            text = f"{shared.content}{self._dialect.policy}"
         images = ({"type": "image"} for _ in range(shared.images))
         return [{"role": "user", "content": [*images, {"type": "text", "text": text}]}]
+
+    def prefix(self, shared: prompt.Prefix) -> str:
+        """Return the text of the shared part; content, where there is any, is a line of its own before what follows."""
+        followed = isinstance(self._dialect, Asked) or self._dialect.policy
+        if shared.content and followed:
+            shared = replace(shared, content=f"{shared.content}\n")
+        return super().prefix(shared)
 
     def framed(self, shared: prompt.Prefix) -> str:
         """Return the whole prompt; a verdict comes after it, and that is what is continued."""
@@ -52,6 +62,15 @@ class GuardDialogue(Dialogue):
         if isinstance(self._dialect, Asked):
             return super().before_answer()
         return self._dialect.lead
+
+
+class Contents(Sheet):
+    """A guard's rows: it was trained on content as it was written, not as a quotation."""
+
+    def shared(self, *, images: int, caption: str, text_in_image: str) -> prompt.Prefix:
+        """Return the content of one row."""
+        content = "\n".join(filter(None, (caption, text_in_image)))
+        return prompt.Prefix(system="", images=images, content=content)
 
 
 class GuardClassifier:
@@ -71,16 +90,17 @@ class GuardClassifier:
             self.model = weights.model_of(AutoModelForImageClassification, spec, folder).model
         else:
             self.model = weights.model_of(AutoModelForImageTextToText, spec, folder)
-        family = FAMILIES.get(_KIN.get(kind, kind), UNKNOWN)
-        if family.tier == "B":
-            family = UNKNOWN
-        self.dialogue = GuardDialogue(_plain_call(processor), family, self.dialect)
-        self.scorer = Scorer(
-            self.model, self.dialogue, family, budget=spec.options.get("token_budget")
-        )
+        self._processor = _plain_call(processor)
+        self.family: Family = FAMILIES.get(_KIN.get(kind, kind), UNKNOWN)
+        if self.family.tier == "B":
+            self.family = UNKNOWN
+        self.scorer = self._scorer(self.family)
+        if self.family.tier != "C" and not holds(self.scorer, images="image" in spec.reads):
+            self.family = UNKNOWN
+            self.scorer = self._scorer(self.family)
         self._digest = weights.digest(
             {
-                "engine": 1,
+                "engine": _ENGINE,
                 "model": spec.model,
                 "revision": weights.revision_of(folder),
                 "dtype": str(self.model.dtype),
@@ -125,7 +145,22 @@ class GuardClassifier:
     ) -> list[list[Classification]]:
         """Return one list of classifications an item, the highest over its pictures."""
         covered = [question for question in questions if self.covers(question)]
-        return [self._item(item, covered) for item in items]
+        sheet = Contents(self.reads)
+        for number, item in enumerate(items):
+            sheet.add(number, item, covered)
+        best: list[dict[int, Classification]] = [{} for _ in items]
+        for entry, scores in zip(sheet.entries, self._scores(sheet.rows, covered), strict=True):
+            picture = entry.picture
+            for ask, score in zip(entry.row.asked, scores, strict=True):
+                found = best[entry.item].get(ask)
+                if found is None or outdoes(score, found.score):
+                    best[entry.item][ask] = Classification(
+                        question=covered[ask].id,
+                        score=score,
+                        media=None if picture is None else picture.media,
+                        time_s=None if picture is None else picture.time_s,
+                    )
+        return [[answers[ask] for ask in sorted(answers)] for answers in best]
 
     def explain(
         self, item: Item, findings: Sequence[tuple[Question, Classification]]
@@ -134,39 +169,19 @@ class GuardClassifier:
         del item, findings
         return []
 
-    def _item(self, item: Item, questions: Sequence[Question]) -> list[Classification]:
-        wanted = [question for question in questions if asked(question, item, self.reads)]
-        if not wanted:
-            return []
-        best: dict[str, Classification] = {}
-        for picture in item.pictures or (None,):
-            for question, score in zip(wanted, self._scores(item, picture, wanted), strict=True):
-                if question.id not in best or outdoes(score, best[question.id].score):
-                    best[question.id] = Classification(
-                        question=question.id,
-                        score=score,
-                        media=None if picture is None else picture.media,
-                        time_s=None if picture is None else picture.time_s,
-                    )
-        return [best[question.id] for question in wanted]
-
-    def _scores(
-        self, item: Item, picture: Picture | None, questions: Sequence[Question]
-    ) -> list[float]:
-        caption = item.caption if "caption" in self.reads else ""
-        row = Row(
-            shared=prompt.Prefix(
-                system="",
-                images=0 if picture is None else 1,
-                content="\n".join(filter(None, (caption, item.text_in_image))),
-            ),
-            image=None if picture is None else Image.fromarray(picture.pixels),
-            asked=tuple(range(len(questions))),
+    def _scorer(self, family: Family) -> Scorer:
+        self.dialogue = GuardDialogue(self._processor, family, self.dialect)
+        return Scorer(
+            self.model, self.dialogue, family, budget=self._spec.options.get("token_budget")
         )
+
+    def _scores(self, rows: Sequence[Row], questions: Sequence[Question]) -> list[list[float]]:
         if isinstance(self.dialect, Asked):
             texts = [self.dialect.words(question) or "" for question in questions]
-            return [odds.score for odds in self.scorer.score([row], texts)[0]]
-        return self._judged(self.dialect, row, questions)
+            return [[odds.score for odds in row] for row in self.scorer.score(rows, texts)]
+        return [
+            self._judged(self.dialect, row, [questions[ask] for ask in row.asked]) for row in rows
+        ]
 
     def _judged(self, dialect: Judged, row: Row, questions: Sequence[Question]) -> list[float]:
         """Return the joint log-odds of an unsafe verdict and each question's category."""

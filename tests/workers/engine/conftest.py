@@ -533,6 +533,19 @@ def _llama_guard() -> Made:
     return model, processor
 
 
+def _llava_alibi() -> Made:
+    """Return a LLaVA around a language model that knows places by distance alone: its type's entry is wrong for it."""
+    text = {k: TEXT[k] for k in ("hidden_size", "vocab_size", "pad_token_id")}
+    config = hf.LlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**VIT),
+        text_config=hf.BloomConfig(**text, n_layer=2, n_head=4, tie_word_embeddings=False),
+        image_token_id=token("<image>"),
+        image_seq_length=16,
+        tie_word_embeddings=False,
+    )
+    return hf.LlavaForConditionalGeneration(config), _llava()[1]
+
+
 def _clip() -> Made:
     text = {**{k: TEXT[k] for k in ("hidden_size", "intermediate_size", "vocab_size")}}
     text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
@@ -605,6 +618,7 @@ def _text(kind: Any, config: Any) -> Callable[[], Made]:
 OTHERS: dict[str, Callable[[], Made]] = {
     "shieldgemma2": _shieldgemma2,
     "llama_guard": _llama_guard,
+    "llava_alibi": _llava_alibi,
     "clip": _clip,
     "siglip": _siglip,
     "siglip2": _siglip2,

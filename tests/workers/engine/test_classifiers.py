@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from policies.question import Question
+from workers import prompt
 from workers.classifier import Classifier, Item, Picture
 from workers.errors import CheckpointError
 from workers.loading import load
@@ -32,6 +33,15 @@ SPECS: dict[str, dict[str, Any]] = {
     "llama": {"kind": "text"},
     "shieldgemma2": {"kind": "guard"},
     "llama_guard": {"kind": "guard", "options": {"lead": "\n\n"}},
+    "llava_onevision": {
+        "kind": "guard",
+        "options": {
+            "dialect": "llavaguard",
+            "policy_text": "Assess the image.\nO1: Hate\nO3: Sexual Content\nO6: Weapons",
+        },
+    },
+    "llava": {"kind": "guard", "options": {"dialect": "yes_no"}},
+    "llava_alibi": {"kind": "guard", "options": {"dialect": "yes_no"}},
     "clip": {"kind": "contrastive"},
     "siglip": {"kind": "contrastive"},
     "siglip2": {"kind": "contrastive"},
@@ -200,6 +210,91 @@ def test_shieldgemma_yes_is_first(
     weapons = [question for question in mapped if question.id == "weapons"]
     score = loaded("shieldgemma2").classify([items[2]], weapons)[0][0].score
     assert score == pytest.approx(float(np.log(violates / allowed)), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["llama_guard", "llava_onevision", "llava", "llava_alibi"])
+def test_guards_say_what_their_model_says(
+    kind: str,
+    loaded: Callable[[str], Classifier],
+    tiny: Callable[[str], Any],
+    mapped: Sequence[Question],
+    items: list[Item],
+) -> None:
+    """A score is the log-odds of the violating word, with its category, over the model's own next tokens.
+
+    The caption stands in the prompt of what reads captions, the picture in that of what reads pictures.
+    """
+    made, guard = tiny(kind), loaded(kind)
+    item = items[2]
+    item = replace(item, caption="for sale")
+    asked = [question for question in mapped if guard.covers(question)]
+    assert {question.id for question in asked} >= {"weapons", "hate"}
+    answers = guard.classify([item], asked)[0]
+    assert [answer.question for answer in answers] == [question.id for question in asked]
+    for question, answer in zip(asked, answers, strict=True):
+        wanted = said_of(kind, made, item, question)
+        assert answer.score == pytest.approx(wanted, abs=1e-3), question.id
+
+
+@pytest.mark.parametrize("kind", ["guard", "generative"])
+def test_sharing_is_tried_on_loading(kind: Any, saved: Saved) -> None:
+    """Weights with which sharing fails, whatever their type says, are asked in tier C; others share."""
+    options = {"dialect": "yes_no"} if kind == "guard" else {}
+    odd: Any = load(ClassifierSpec(model=str(saved("llava_alibi")), kind=kind, options=options))
+    usual: Any = load(ClassifierSpec(model=str(saved("llava")), kind=kind, options=options))
+    assert (odd.family.tier, usual.family.tier) == ("C", "A")
+
+
+def said_of(kind: str, made: Any, item: Item, question: Question) -> float:
+    """Return the score by the dialect's description, from whole prompts."""
+    image = None
+    if "image" in question.reads:
+        image = Image.fromarray(item.pictures[0].pixels)
+    content = item.caption if "caption" in question.reads else ""
+
+    def begun(*lines: str) -> str:
+        parts = [{"type": "image"}] if image else []
+        parts.append({"type": "text", "text": "\n".join(line for line in lines if line)})
+        text: str = made.processor.apply_chat_template(
+            [{"role": "user", "content": parts}], tokenize=False, add_generation_prompt=True
+        )
+        return text
+
+    def after(text: str) -> torch.Tensor:
+        tokens = {"text": [text], "add_special_tokens": False, "return_tensors": "pt"}
+        inputs = (
+            made.processor(images=[[image]], **tokens)
+            if image
+            else made.processor.tokenizer(**tokens)
+        )
+        with torch.inference_mode():
+            logits: torch.Tensor = made.model(**inputs).logits[0, -1].double()
+        return logits
+
+    def word(text: str, said: str) -> int:
+        before, both = (made.processor.tokenizer(told)["input_ids"] for told in (text, text + said))
+        assert both[: len(before)] == before
+        return int(both[len(before)])
+
+    if kind in {"llava", "llava_alibi"}:
+        text = begun(content, prompt.statement(question))
+        logits = after(text)
+        return float(logits[word(text, "yes")] - logits[word(text, "no")])
+    if kind == "llama_guard":
+        text, unsafe, safe, then = begun(content) + "\n\n", "unsafe", "safe", "\nS"
+        numbers = ["1", "9", "2"]
+        number = question.maps_to["llama_guard"][1:]
+    else:
+        text = begun(content, SPECS[kind]["options"]["policy_text"]) + '{\n    "rating": "'
+        unsafe, safe, then = "Unsafe", "Safe", '",\n    "category": "O'
+        numbers = ["1", "3", "6"]
+        number = question.maps_to["llavaguard"][1:]
+    logits = after(text)
+    verdict = (logits[word(text, unsafe)] - logits[word(text, safe)]).sigmoid()
+    text += unsafe + then
+    shares = after(text)[[word(text, one) for one in numbers]].softmax(-1)
+    both = verdict * shares[numbers.index(number)]
+    return float(torch.logit(both))
 
 
 def test_llavaguard_needs_its_policy(saved: Saved, mapped: Sequence[Question]) -> None:
