@@ -60,11 +60,12 @@ class RemoteOptions:
         key_file: A file that holds the key; else the client's own environment variable counts.
         logprobs: Whether the endpoint tells log-probabilities.
         timeout_s: How long one request may take.
-        deadline_s: How long a whole call may take, all its requests and retries.
+        deadline_s: How long a whole call may take, all its requests and retries; less than the pool gives a call.
         retries: How often a request is tried again.
         concurrency: How many requests run at once.
-        per_minute: Most requests a minute.
-        per_day: Most requests a day; beyond it the classifier counts as away.
+        per_minute: Most requests a minute of each worker.
+        per_day: Most requests a day of each worker, since it started.
+            A budget with no request left before the deadline means that the classifier counts as away.
         image_px: Longest edge of a picture that is sent.
     """
 
@@ -91,7 +92,7 @@ class RemoteOptions:
 
 
 class Budget:
-    """How many requests may still be made, by the minute and by the day."""
+    """How many requests this worker may still make, by the minute and by the day; other workers have their own."""
 
     def __init__(self, per_minute: int | None, per_day: int | None) -> None:
         self._limits = [
@@ -384,7 +385,9 @@ class RemoteClassifier:
     async def _afford(self) -> None:
         while (wait := self._budget.wait_s()) > 0:
             if wait > self._options.deadline_s:
-                raise ClassifierUnavailableError("remote-budget", "the day's requests are used up")
+                raise ClassifierUnavailableError(
+                    "remote-budget", f"per_minute or per_day is used up for another {wait:.0f} s"
+                )
             await asyncio.sleep(wait)
 
     def _turn(

@@ -309,13 +309,17 @@ def test_a_days_budget() -> None:
     assert 50 < budget.wait_s() <= 60
 
 
-def test_used_up_budget_means_away(server: Server) -> None:
-    """With the day's requests used up the classifier counts as away at once."""
+@pytest.mark.parametrize(
+    ("budget", "wait"), [({"per_day": 1}, r"86[34]\d\d s"), ({"per_minute": 1}, r"\d\d s")]
+)
+def test_used_up_budget_means_away(server: Server, budget: dict[str, int], wait: str) -> None:
+    """With no request left before the deadline the classifier counts as away at once, and says for how long."""
     server.script = lambda *_: ok(GOOD)
-    far = classifier(server, per_day=1)
+    far = classifier(server, deadline_s=20.0, **budget)
     far.classify([ITEM], [QUESTION])
-    with pytest.raises(ClassifierUnavailableError, match="used up"):
+    with pytest.raises(ClassifierUnavailableError, match=f"used up for another {wait}"):
         far.classify([ITEM], [QUESTION])
+    assert len(server.asked) == 1
 
 
 def test_reasons_are_put_to_the_proof(server: Server) -> None:
