@@ -3,19 +3,21 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from workers import prompt
+from workers.arithmetic import Arithmetic, peak_of
+from workers.attention import tree_of
 from workers.dialogue import Dialogue
 from workers.families import FAMILIES
 from workers.passes import Method, Row
-from workers.random_models import Shape, build, vision_tokens
+from workers.random_models import Shape, build, guard_of
 from workers.scoring import Scorer
 
 #: Shortest question, in tokens, that counts as of a policy's length.
@@ -24,25 +26,39 @@ LEAST_TOKENS = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Seconds for one image under so many questions, by each way of asking."""
+    """Seconds for a batch of images under so many questions each, by each way of asking."""
 
     questions: int
+    images: int
+    #: The median of what a batch takes.
     shared_s: float
+    #: What 99 of 100 batches stay within; of few repeats the longest.
+    shared_p99_s: float
     #: CPU time of this process, all its threads; other work on the machine disturbs it less than the clock's.
     shared_cpu_s: float
-    #: The plain ways; None where they were left out.
+    #: The plain ways, for one image of the batch; None where they were left out.
     one_by_one_s: float | None
     one_batch_s: float | None
-    #: ShieldGemma 2's own path: image and prompt once more for every policy; Gemma's family only.
+    #: ShieldGemma 2's own processor and classifier, for one image: image and prompt once more for
+    #: every policy, and pictures made anew for each; Gemma's family only.
     replicated_s: float | None
     #: What the saving against one by one would be if only arithmetic counted.
     ideal: float
+    #: FLOPs of a batch, by the way that was taken.
+    flops: float
+    #: The share of the device's peak that they make; None where the peak is unknown.
+    utilisation: float | None
     method: str
+
+    @property
+    def image_s(self) -> float:
+        """Seconds for one image of the batch."""
+        return self.shared_s / self.images
 
     @property
     def saving(self) -> float | None:
         """How many times faster than one by one."""
-        return None if self.one_by_one_s is None else self.one_by_one_s / self.shared_s
+        return None if self.one_by_one_s is None else self.one_by_one_s / self.image_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +72,11 @@ class Setting:
     image_px: int
     prefix_tokens: int
     question_tokens: float
-    vision_tokens: float
+    #: FLOPs of the vision tower for one image, and of the prefix behind it.
+    tower_flops: float
+    prefix_flops: float
+    #: The device's peak in TFLOP/s.
+    peak_tflops: float | None
 
 
 def use_threads(count: int) -> None:
@@ -64,9 +84,9 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def steps(counts: Sequence[int], *, repeats: int, plain: bool) -> int:
+def steps(counts: Sequence[int], *, repeats: int, plain: bool, images: int = 1) -> int:
     """Return how many questions will be answered in all, for a progress bar."""
-    shared = (1 + repeats) * sum(counts)
+    shared = (1 + repeats) * sum(counts) * images
     return shared + max(counts) + sum(counts) if plain else shared
 
 
@@ -79,6 +99,8 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
     dtype: Literal["float32", "bfloat16"],
     image_px: int,
     repeats: int,
+    images: int = 1,
+    peak_tflops: float | None = None,
     plain: bool = True,
     method: Method | None = None,
     wording: prompt.Wording = "full",
@@ -92,8 +114,11 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
     model, processor = build(shape, asks, device=device, dtype=getattr(torch, dtype))
     family = FAMILIES[str(model.config.model_type)]
     scorer = Scorer(model, Dialogue(processor, family), family, method=method)
-    noise = np.random.default_rng(0).integers(0, 255, (image_px, image_px, 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
+    random = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(random.integers(0, 255, (image_px, image_px, 3), dtype=np.uint8))
+        for _ in range(images)
+    ]
     shared = prompt.prefix(
         images=1, caption="For sale, as good as new, message me.", wording=wording
     )
@@ -104,85 +129,131 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
         raise ValueError(
             f"{len(long_enough)} questions of {LEAST_TOKENS} tokens or more, {max(counts)} wanted"
         )
-    row = Row(shared=shared, image=image, asked=())
+    rows = [Row(shared=shared, image=picture, asked=()) for picture in pictures]
     with torch.inference_mode():
-        inputs = scorer.passes.inputs([scorer.dialogue.prefix(shared)], [row])
+        inputs = scorer.passes.inputs([scorer.dialogue.prefix(shared)], rows[:1])
     prefix = int(inputs["attention_mask"].sum())
     length = statistics.fmean(
         len(scorer.dialogue.suffix(ask, images=1)) for ask in long_enough[: max(counts)]
     )
-    seen = vision_tokens(model, _patches(model, inputs))
+    arithmetic = Arithmetic.of(model, patches=_patches(model, inputs), prefix=prefix)
+    told = torch.cuda.get_device_name() if device == "cuda" else device
     setting = Setting(
         shape=shape,
-        device=torch.cuda.get_device_name() if device == "cuda" else device,
+        device=told,
         dtype=dtype,
         parameters=sum(p.numel() for p in model.parameters()),
         image_px=image_px,
         prefix_tokens=prefix,
         question_tokens=length,
-        vision_tokens=seen,
+        tower_flops=arithmetic.tower,
+        prefix_flops=arithmetic.beginning - arithmetic.tower,
+        peak_tflops=peak_of(told) if peak_tflops is None else peak_tflops,
     )
-    bench = _Bench(scorer, row, long_enough, repeats, advance)
+    bench = _Bench(scorer, processor, rows, long_enough, arithmetic, setting, repeats, advance)
     slow = list(bench.one_by_one(max(counts))) if plain else []
-    figures = []
-    for count in counts:
-        ideal = count * (seen + prefix + length) / (seen + prefix + count * length)
-        figures.append(bench.run(count, ideal, slow[:count]))
-    return setting, figures
+    return setting, [bench.run(count, slow[:count]) for count in counts]
 
 
 class _Bench:
     def __init__(
         self,
         scorer: Scorer,
-        row: Row,
+        processor: Any,
+        rows: Sequence[Row],
         asks: Sequence[str],
+        arithmetic: Arithmetic,
+        setting: Setting,
         repeats: int,
         advance: Callable[[int], None],
     ) -> None:
         self._scorer = scorer
-        self._row = row
+        self._processor = processor
+        self._rows = rows
         self._asks = asks
+        self._arithmetic = arithmetic
+        self._setting = setting
         self._repeats = repeats
         self._advance = advance
 
     def one_by_one(self, count: int) -> Iterator[float]:
         """Yield the time that each of so many questions takes alone."""
-        texts = [self._scorer.dialogue.whole(self._row.shared, ask) for ask in self._asks[:count]]
-        self._scorer.whole([self._row], texts[:1])  # the first pass of a process takes longer
+        texts = [
+            self._scorer.dialogue.whole(self._rows[0].shared, ask) for ask in self._asks[:count]
+        ]
+        self._scorer.whole([self._rows[0]], texts[:1])  # the first pass of a process takes longer
         for text in texts:
-            for wall_s, _ in _timed(partial(self._scorer.whole, [self._row], [text]), 1):
+            for wall_s, _ in _timed(partial(self._scorer.whole, [self._rows[0]], [text]), 1):
                 yield wall_s
             self._advance(1)
 
-    def run(self, count: int, ideal: float, alone_s: Sequence[float]) -> Measured:
+    def run(self, count: int, alone_s: Sequence[float]) -> Measured:
         """Return the figures for so many questions, given what they take alone; empty: no plain way is measured."""
-        row = Row(shared=self._row.shared, image=self._row.image, asked=tuple(range(count)))
+        rows = [replace(row, asked=tuple(range(count))) for row in self._rows]
         asks = self._asks[:count]
-        texts = [self._scorer.dialogue.whole(row.shared, ask) for ask in asks]
-        self._scorer.score([row], asks)  # measures the ways of sharing, once a shape
-        self._advance(count)
+        self._scorer.score(rows, asks)  # measures the ways of sharing, once a shape
+        self._advance(count * len(rows))
         shared = []
-        for figures in _timed(lambda: self._scorer.score([row], asks), self._repeats):
+        for figures in _timed(lambda: self._scorer.score(rows, asks), self._repeats):
             shared.append(figures)
-            self._advance(count)
-        shared_s, shared_cpu_s = (statistics.median(times) for times in zip(*shared, strict=True))
-        one_batch_s = None
+            self._advance(count * len(rows))
+        walls, cpus = zip(*shared, strict=True)
+        one_batch_s = replicated_s = None
         if alone_s:
-            ((one_batch_s, _),) = _timed(lambda: self._scorer.whole([row] * count, texts), 1)
+            texts = [self._scorer.dialogue.whole(rows[0].shared, ask) for ask in asks]
+            ((one_batch_s, _),) = _timed(lambda: self._scorer.whole(rows[:1] * count, texts), 1)
+            if self._scorer.model.config.model_type == "gemma3":
+                replicated_s = self._replicated(rows[0], asks)
             self._advance(count)
-        gemma = self._scorer.model.config.model_type == "gemma3"
+        method = self._scorer.chosen(count)
+        suffixes = [self._scorer.dialogue.suffix(ask, images=1) for ask in asks]
+        flops = len(rows) * self._flops(suffixes, method)
+        shared_s = statistics.median(walls)
+        peak = self._setting.peak_tflops
         return Measured(
             questions=count,
+            images=len(rows),
             shared_s=shared_s,
-            shared_cpu_s=shared_cpu_s,
+            shared_p99_s=float(np.quantile(walls, 0.99, method="higher")),
+            shared_cpu_s=statistics.median(cpus),
             one_by_one_s=sum(alone_s) if alone_s else None,
             one_batch_s=one_batch_s,
-            # Its processor does just this: the image again for every policy, all in one batch.
-            replicated_s=one_batch_s if gemma else None,
-            ideal=ideal,
-            method=self._scorer.chosen(count),
+            replicated_s=replicated_s,
+            ideal=self._arithmetic.ideal(list(map(len, suffixes))),
+            flops=flops,
+            utilisation=None if peak is None else flops / shared_s / peak / 1e12,
+            method=method,
         )
+
+    def _flops(self, suffixes: Sequence[tuple[int, ...]], method: str) -> float:
+        """Return what one image costs in this way: in some, what questions begin with alike runs once."""
+        if method in {"packed", "branched"}:
+            steps = tree_of(tuple(suffixes), torch.device("cpu")).steps.tolist()
+        else:
+            steps = [step for suffix in suffixes for step in range(len(suffix))]
+        return self._arithmetic.beginning + self._arithmetic.asked(steps)
+
+    def _replicated(self, row: Row, asks: Sequence[str]) -> float:
+        """Return what transformers' own ShieldGemma 2 takes for one image and these policies."""
+        # A policy is all the text that its turn holds; the template is that of the other ways.
+        policies = {
+            str(number): f"{row.shared.system}\n{row.shared.content}\n{ask}"
+            for number, ask in enumerate(asks)
+        }
+        dialogue = self._scorer.dialogue
+        guard, processor = guard_of(
+            self._scorer.model, self._processor, policies, yes=dialogue.yes, no=dialogue.no
+        )
+
+        def classify() -> None:
+            made = processor(images=[row.image], return_tensors="pt").to(
+                self._scorer.device, self._scorer.model.dtype
+            )
+            # By default it computes the whole output layer for every token, which nothing reads.
+            guard(**made, logits_to_keep=1)
+
+        ((wall_s, _),) = _timed(classify, 1)
+        return wall_s
 
 
 def _timed(work: Callable[[], object], repeats: int) -> Iterator[tuple[float, float]]:

@@ -3,7 +3,7 @@
 Nothing is fetched: the tokenizer is trained on the spot on the prompts that will be asked.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import torch
@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 
 from workers import prompt
 
-Shape = Literal["smolvlm-256m", "gemma3-300m", "qwen2.5-vl-3b", "gemma3-4b"]
+Shape = Literal["tiny", "smolvlm-256m", "gemma3-300m", "qwen2.5-vl-3b", "gemma3-4b"]
 
 _MARKS: Final = (
     "<pad>",
@@ -46,6 +46,7 @@ def build(
 ) -> tuple[Any, Any]:
     """Return a model and its processor."""
     makers = {
+        "tiny": _tiny_gemma,
         "smolvlm-256m": _smolvlm,
         "gemma3-300m": _small_gemma,
         "qwen2.5-vl-3b": _qwen,
@@ -61,17 +62,6 @@ def build(
     finally:
         torch.set_default_dtype(before)
     return model, processor
-
-
-def vision_tokens(model: Any, patches: int) -> float:
-    """Return what the vision tower costs for so many patches, in tokens of the language part."""
-    text = model.get_decoder()
-    per_token = sum(p.numel() for name, p in text.named_parameters() if "embed" not in name)
-    inner = model.base_model
-    tower = getattr(inner, "vision_model", None) or getattr(inner, "vision_tower", None)
-    tower = inner.visual if tower is None else tower
-    per_patch = sum(p.numel() for p in tower.parameters())
-    return float(patches * per_patch / per_token)
 
 
 def _words(questions: Iterable[str], **extra: str) -> Any:
@@ -179,6 +169,26 @@ def _qwen(questions: Sequence[str]) -> tuple[Any, Any, Any]:
     return config, hf.Qwen2_5_VLForConditionalGeneration, processor
 
 
+def _tiny_gemma(questions: Sequence[str]) -> tuple[Any, Any, Any]:
+    """Return Gemma 3 with hardly any weights: shows in seconds that the figures come out."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    return _gemma_of(
+        questions,
+        hf.SiglipVisionConfig(
+            **sizes, num_attention_heads=2, image_size=224, patch_size=14, vision_use_head=False
+        ),
+        hf.Gemma3TextConfig(
+            **sizes,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            vocab_size=4_096,
+            sliding_window=512,
+            pad_token_id=0,
+        ),
+    )
+
+
 def _small_gemma(questions: Sequence[str]) -> tuple[Any, Any, Any]:
     """Return Gemma 3's smallest language part (270M) behind a SigLIP of the base size: for a CPU."""
     return _gemma_of(
@@ -254,3 +264,28 @@ def _gemma_of(questions: Sequence[str], seeing: Any, text: Any) -> tuple[Any, An
         chat_template=_TEMPLATE.replace("MARK", "<boi>"),
     )
     return config, hf.Gemma3ForConditionalGeneration, processor
+
+
+def guard_of(
+    model: Any, processor: Any, questions: Mapping[str, str], *, yes: int, no: int
+) -> tuple[Any, Any]:
+    """Return ShieldGemma 2's own classifier around a Gemma 3's weights, and its processor with these questions."""
+    config = hf.ShieldGemma2Config(
+        vision_config=model.config.vision_config,
+        text_config=model.config.text_config,
+        mm_tokens_per_image=model.config.mm_tokens_per_image,
+        boi_token_index=model.config.boi_token_id,
+        eoi_token_index=model.config.eoi_token_id,
+        image_token_index=model.config.image_token_id,
+    )
+    with torch.device("meta"):
+        guard = hf.ShieldGemma2ForImageClassification(config).eval()
+    guard.model = model
+    guard.yes_token_index, guard.no_token_index = yes, no
+    return guard, hf.ShieldGemma2Processor(
+        image_processor=processor.image_processor,
+        tokenizer=processor.tokenizer,
+        chat_template=processor.chat_template,
+        image_seq_length=processor.image_seq_length,
+        policy_definitions=dict(questions),
+    )

@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--shape",
-    type=click.Choice(["smolvlm-256m", "gemma3-300m", "qwen2.5-vl-3b", "gemma3-4b"]),
+    type=click.Choice(["tiny", "smolvlm-256m", "gemma3-300m", "qwen2.5-vl-3b", "gemma3-4b"]),
     default="smolvlm-256m",
     show_default=True,
     help="The model's shape, for a CPU or for a GPU; its weights are random.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--image-px", default=512, show_default=True, help="Edge of the picture.")
+@click.option("--images", default=1, show_default=True, help="Pictures a batch.")
 @click.option("--counts", default="1,4,12,30", show_default=True, help="Numbers of questions.")
 @click.option("--repeats", default=3, show_default=True, help="The median of so many counts.")
 @click.option("--threads", type=int, help="Threads of a CPU; all by default.")
+@click.option(
+    "--peak-tflops",
+    type=float,
+    help="The device's peak, for its utilisation; known for some GPUs.",
+)
 @click.option("--plain/--no-plain", default=True, help="Whether the plain ways are measured too.")
 @click.option(
     "--sharing",
@@ -47,9 +53,11 @@ def command(  # noqa: PLR0913 -- one argument an option
     shape: str,
     device: str,
     image_px: int,
+    images: int,
     counts: str,
     repeats: int,
     threads: int | None,
+    peak_tflops: float | None,
     plain: bool,
     sharing: str | None,
     wording: str,
@@ -66,7 +74,8 @@ def command(  # noqa: PLR0913 -- one argument an option
     if threads is not None:
         use_threads(threads)
     numbers = [int(count) for count in counts.split(",")]
-    with bar("questions", steps(numbers, repeats=repeats, plain=plain), quiet=as_json) as advance:
+    total = steps(numbers, repeats=repeats, plain=plain, images=images)
+    with bar("questions", total, quiet=as_json) as advance:
         setting, found = measure(
             _asks(Settings().policies, wording),  # type: ignore[arg-type]
             numbers,
@@ -74,6 +83,8 @@ def command(  # noqa: PLR0913 -- one argument an option
             device=device,
             dtype="float32" if device == "cpu" else "bfloat16",
             image_px=image_px,
+            images=images,
+            peak_tflops=peak_tflops,
             repeats=repeats,
             plain=plain,
             method=sharing,  # type: ignore[arg-type]
@@ -81,7 +92,7 @@ def command(  # noqa: PLR0913 -- one argument an option
             advance=advance,
         )
     if as_json:
-        rows = [asdict(one) | {"saving": one.saving} for one in found]
+        rows = [asdict(one) | {"image_s": one.image_s, "saving": one.saving} for one in found]
         click.echo(json.dumps({"setting": asdict(setting), "figures": rows}, indent=1))
     else:
         _table(setting, found)
@@ -114,37 +125,41 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
         padding=(0, 0, 0, 1),
         title=f"{setting.shape}, {setting.parameters / 1e6:.0f}M parameters, {setting.dtype},"
         f" {setting.device}, {datetime.now(UTC):%Y-%m-%d}",
-        caption=f"one {setting.image_px}-pixel image: {setting.prefix_tokens} tokens of prefix,"
-        f" {setting.question_tokens:.0f} a question; the vision tower costs"
-        f" {setting.vision_tokens:.0f}. Cost is against one policy, by the clock and in CPU time; gain"
-        " is against asking one by one, beside what arithmetic would allow.",
+        caption=f"Batches of {found[0].images}, {setting.image_px} pixels: {setting.prefix_tokens} tokens of"
+        f" prefix ({setting.prefix_flops / 1e9:.3g} GFLOP, and {setting.tower_flops / 1e9:.3g} in the vision"
+        f" tower), {setting.question_tokens:.0f} a question. Cost is against the first column. The plain ways"
+        " ask about one image.",
     )
-    for name in (
-        "policies",
-        "per s",
-        "cost",
-        "CPU",
-        "one by one",
-        "one batch",
-        "Gemma's way",
-        "gain",
-        "ideal",
-        "way",
-    ):
-        table.add_column(name, justify="right")
-    first, first_cpu = found[0].shared_s, found[0].shared_cpu_s
+    first = found[0]
+    table.add_column("policies")
     for one in found:
-        table.add_row(
-            str(one.questions),
-            f"{1 / one.shared_s:.2f}",
-            f"{one.shared_s / first:.2f}×",
-            f"{one.shared_cpu_s / first_cpu:.2f}×",
-            *(
-                "–" if seconds is None else f"{1 / seconds:.2f}"
-                for seconds in (one.one_by_one_s, one.one_batch_s, one.replicated_s)
-            ),
-            "–" if one.saving is None else f"{one.saving:.1f}×",
-            f"{one.ideal:.1f}×",
-            one.method,
-        )
+        table.add_column(str(one.questions), justify="right")
+    for name, told in (
+        ("images a second, shared", [f"{1 / one.image_s:.2f}" for one in found]),
+        ("one by one", [_rate(one.one_by_one_s) for one in found]),
+        ("all in one batch", [_rate(one.one_batch_s) for one in found]),
+        ("ShieldGemma's own path", [_rate(one.replicated_s) for one in found]),
+        ("gain over one by one", [_times(one.saving) for one in found]),
+        ("what FLOPs allow", [_times(one.ideal) for one in found]),
+        ("cost", [f"{one.shared_s / first.shared_s:.2f}×" for one in found]),
+        ("cost in CPU time", [f"{one.shared_cpu_s / first.shared_cpu_s:.2f}×" for one in found]),
+        ("seconds a batch, p50", [f"{one.shared_s:.3f}" for one in found]),
+        ("p99 (of few, the longest)", [f"{one.shared_p99_s:.3f}" for one in found]),
+        ("GFLOP a batch", [f"{one.flops / 1e9:.3g}" for one in found]),
+        ("of the device's peak", [_share(one.utilisation) for one in found]),
+        ("way of sharing", [one.method for one in found]),
+    ):
+        table.add_row(name, *told)
     Console().print(table)
+
+
+def _rate(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{1 / seconds:.2f}"
+
+
+def _times(gain: float | None) -> str:
+    return "–" if gain is None else f"{gain:.1f}×"
+
+
+def _share(part: float | None) -> str:
+    return "–" if part is None else f"{part:.1%}"
