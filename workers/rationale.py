@@ -16,30 +16,20 @@ import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-from PIL import Image, ImageStat
+from PIL import Image
 from torch import Tensor
 
 from policies.question import Question
 from workers import prompt
-from workers.classifier import Box, Classification, Item, Picture, Rationale
+from workers.classifier import Classification, Item, Picture, Rationale
 from workers.continuing import written
 from workers.passes import Row
-from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, ask_back, read, shown
+from workers.proof import Proven, proven
+from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, read, shown
 from workers.scoring import Scorer
 
 #: Most tokens of a whole reason: its text, were every character one, and the form around it.
 LIMIT: Final = MAX_TEXT + 80
-#: A place is looked at with this share of its size on every side.
-MARGIN: Final = 0.15
-
-#: Where a thing is looked for: windows of a third of the side, five a row, each half over the next.
-_WINDOW: Final = 1 / 3
-_STEPS: Final = tuple(float(step) for step in np.linspace(0, 1 - _WINDOW, 5))
-PLACES: Final = tuple(
-    (left, top, left + _WINDOW, top + _WINDOW) for top in _STEPS for left in _STEPS
-)
-#: Of neighbouring windows the surer ones count more: by so many log-odds e times as much.
-_SURER: Final = 0.5
 
 #: Spaces are allowed where models differ in habit; everything else is fixed.
 _GRAMMAR: Final = """
@@ -77,7 +67,8 @@ class Reasons:
         reason = read(text, question)
         if reason is None:
             return Rationale(question=question.id, clause=None, text=shown(text), supported=False)
-        reason, supported = self.proven(item, question, reason, picture)
+        stands = self.proven(item, question, reason, picture)
+        reason = stands.reason
         looked = picture if reason.seen else None
         count = question.samples if question.samples > 1 else 0
         drawn = [read(self._write(row, question, draw=n + 1), question) for n in range(count)]
@@ -85,7 +76,7 @@ class Reasons:
             question=question.id,
             clause=reason.clause,
             text=reason.text,
-            supported=supported,
+            supported=stands.supported,
             media=None if looked is None else looked.media,
             box=reason.box,
             agreement=agreement(reason, drawn),
@@ -107,31 +98,18 @@ class Reasons:
 
     def proven(
         self, item: Item, question: Question, reason: Reason, picture: Picture | None
-    ) -> tuple[Reason, bool]:
-        """Put the evidence back as questions, mend what is denied, and return what then stands and whether it does.
+    ) -> Proven:
+        """Put the evidence of one reason to the proof, on what scoring left of the picture."""
+        row = row_for(item, question, picture, self._wording)
 
-        Words that are denied give way to the clause's own. A place is looked at alone, and so are
-        windows all over the picture: where the model is surer of one of those, the thing is there.
-        A clause that is denied by itself, or in every place, has no support.
-        """
-        if reason.seen != (picture is not None) and "image" not in question.reads:
-            return reason, False
-        alone = ask_alone(question, reason.clause)
-        asks = [prompt.suffix(one, self._wording) for one in (alone, ask_back(alone, reason))]
-        row = replace(row_for(item, alone, picture, self._wording), asked=(0, 1))
-        clause, words = self._scorer.score([row], asks)[0]
-        supported = clause.score > 0
-        if supported and not words.score > 0:
-            reason = replace(reason, text=shown(alone.forbidden[0].text))
-        if reason.box is None or picture is None:
-            return reason, supported
-        image = Image.fromarray(picture.pixels)
-        places = (reason.box, *PLACES)
-        rows = [replace(row, asked=(0,), image=only(image, place)) for place in places]
-        own, *windows = (one.score for (one,) in self._scorer.score(rows, asks[:1]))
-        if own < max(windows):
-            reason = replace(reason, box=around(windows))
-        return reason, supported and max(own, *windows) > 0
+        def ask(
+            images: Sequence[Image.Image | None], questions: Sequence[Question]
+        ) -> list[list[float]]:
+            asks = [prompt.suffix(one, self._wording) for one in questions]
+            rows = [replace(row, image=image, asked=tuple(range(len(asks)))) for image in images]
+            return [[one.score for one in odds] for odds in self._scorer.score(rows, asks)]
+
+        return proven(ask, question, reason, row.image)
 
     def _write(self, row: Row, question: Question, *, draw: int = 0) -> str:
         """Return the likeliest reason, or one that is drawn, the same for the same number."""
@@ -200,44 +178,6 @@ def row_for(
     )
     image = None if picture is None else Image.fromarray(picture.pixels)
     return Row(shared=shared, image=image, asked=(0,))
-
-
-def around(odds: Sequence[float]) -> Box:
-    """Return where a thing is, by the log-odds of it in each of `PLACES`: about the surest one and its neighbours."""
-    edges = np.array(PLACES)
-    middles, sure = (edges[:, :2] + edges[:, 2:]) / 2, np.array(odds)
-    near = np.abs(middles - middles[sure.argmax()]).max(axis=1) < _WINDOW
-    weights = np.exp((sure - sure.max()) / _SURER) * near
-    weights /= weights.sum()
-    x, y = middle = weights @ middles
-    # A large thing is seen in several windows, and its place is as wide as they lie apart.
-    wide, high = _WINDOW / 2 + np.sqrt(weights @ (middles - middle) ** 2) / 2
-    return (
-        float(max(0.0, x - wide)),
-        float(max(0.0, y - high)),
-        float(min(1.0, x + wide)),
-        float(min(1.0, y + high)),
-    )
-
-
-def only(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """Return the picture with everything but one place, and a little around it, in one colour.
-
-    The place keeps its size: enlarged, a thing looks unlike anything that small models were taught.
-    """
-    left, top, right, bottom = box
-    wide, high = (right - left) * MARGIN, (bottom - top) * MARGIN
-    width, height = image.size
-    kept = (
-        int(max(left - wide, 0) * width),
-        int(max(top - high, 0) * height),
-        max(int(min(right + wide, 1) * width), int(left * width) + 1),
-        max(int(min(bottom + high, 1) * height), int(top * height) + 1),
-    )
-    red, green, blue = (round(value) for value in ImageStat.Stat(image.convert("RGB")).mean)
-    alone = Image.new("RGB", image.size, (red, green, blue))
-    alone.paste(image.crop(kept), kept[:2])
-    return alone
 
 
 def _picture(item: Item, found: Classification) -> Picture | None:

@@ -316,7 +316,7 @@ def _probed(rows: "Sequence[Probed]") -> None:
     from pipeline.probing import GOALS
 
     table = Table(title="Trials, with 95 % intervals")
-    for name in ("check", "kind", "trials", "passed", "goal", "moved (median / 95th)"):
+    for name in ("check", "kind", "trials", "passed", "goal", "how"):
         table.add_column(name)
     for row in rows:
         table.add_row(
@@ -325,6 +325,6 @@ def _probed(rows: "Sequence[Probed]") -> None:
             str(row.trials),
             f"{row.passed.value:.2f} ({row.passed.low:.2f}–{row.passed.high:.2f})",
             f"{GOALS[row.check]:.2f}",
-            "–" if row.shift is None else f"{row.shift[0]:.2f} / {row.shift[1]:.2f}",
+            row.how or "–",
         )
     Console().print(table)

@@ -20,8 +20,10 @@ from workers.continuing import written
 from workers.generative import GenerativeClassifier
 from workers.loading import load
 from workers.passes import Row
-from workers.rationale import PLACES, Reasons, around, only, row_for
-from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, ask_back, read
+from workers.proof import PLACES, around, only, proven
+from workers.rationale import Reasons, row_for
+from workers.reason import MAX_TEXT, Reason, agreement, ask_alone, read
+from workers.scoring import Odds
 from workers.spec import ClassifierSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
@@ -120,51 +122,174 @@ def test_the_cache_writes_what_the_model_writes(tiny: Callable[[str], Any], nois
     assert tokens == out[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-class Denying(Reasons):
-    """Reasons whose model wrote a given text."""
+class Written(Reasons):
+    """Reasons whose model wrote given texts: first the likeliest, then those that are drawn."""
 
-    def __init__(self, scorer: Any, text: str) -> None:
+    def __init__(self, scorer: Any, *texts: str) -> None:
         super().__init__(scorer)
-        self._text = text
+        self._texts = texts
 
     def _write(self, row: Row, question: Question, *, draw: int = 0) -> str:
-        del row, question, draw
-        return self._text
+        del row, question
+        return self._texts[draw]
 
 
-def test_denied_and_unreadable_reasons_are_unsupported(
-    tiny: Callable[[str], Any], questions: tuple[Question, ...], noise: Noise
-) -> None:
-    """A denied clause stands for nothing; denied words give way to the clause's own, a place to a surer one."""
-    scorer = tiny("fast_vlm").scorer()
-    pixels = np.asarray(noise(4, 90, 60))
-    item = Item(pictures=(Picture(media=2, pixels=pixels),), caption="for sale")
+class Seeing:
+    """Scores as of a model that sees one white square: it believes some words, and a place that holds the square."""
+
+    def __init__(self, real: Any, believed: set[str], *, blind: bool = False) -> None:
+        self.passes, self.dialogue = real.passes, real.dialogue
+        self._believed = believed
+        self._blind = blind
+
+    def score(self, rows: list[Row], asks: list[str]) -> list[list[Odds]]:
+        """Answer for each row what is asked about it."""
+        return [[self._odds(row, asks[ask]) for ask in row.asked] for row in rows]
+
+    def _odds(self, row: Row, ask: str) -> Odds:
+        assert row.image is not None
+        if not any(f": {words}" in ask for words in self._believed):
+            return Odds(score=-2.0)
+        seen = int((np.asarray(row.image) == 255).all(axis=2).sum()) / SQUARE.area
+        whole = np.array_equal(np.asarray(row.image), SQUARE.pixels)
+        return Odds(score=3.0 if whole else -1.0 if self._blind else 4 * seen - 2)
+
+
+class SQUARE:
+    """A white square on black, and where it is."""
+
+    pixels = np.zeros((120, 120, 3), dtype=np.uint8)
+    pixels[72:96, 60:84] = 255
+    area = 24 * 24
+    box = (0.5, 0.6, 0.7, 0.8)
+    item = Item(pictures=(Picture(media=2, pixels=pixels),))
+
+
+#: The clause's own words, and the reason's.
+SELLS, PISTOL = "Offers a weapon for sale.", "A pistol."
+
+
+def inside(box: Any) -> bool:
+    """Return whether the middle of a place is on the square."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return bool(SQUARE.box[0] <= x <= SQUARE.box[2] and SQUARE.box[1] <= y <= SQUARE.box[3])
+
+
+def explained(
+    real: Any, question: Question, believed: set[str], text: str, *, blind: bool = False
+) -> Rationale:
+    """Return the rationale of a model that believes some words and wrote a text."""
     found = Classification(question="weapons", score=1.0, media=2)
-    broken = Denying(scorer, "{").explain(item, questions[0], found)
-    assert (broken.clause, broken.supported) == (None, False)
-    shared = prompt.prefix(images=1, caption="for sale")
-    image = Image.fromarray(pixels)
+    seeing = Seeing(real, believed, blind=blind)
+    return Written(seeing, text).explain(SQUARE.item, question, found)
 
-    def held(seen: Image.Image, asked: Question) -> float:
-        row = Row(shared=shared, image=seen, asked=(0,))
-        return float(scorer.score([row], [prompt.suffix(asked)])[0][0].score)
 
-    for clause in ("W1", "W2"):
-        reason = Denying(scorer, said(clause=clause)).explain(item, questions[0], found)
-        assert reason.media == 2
-        alone = ask_alone(questions[0], clause)
-        told = Reason(clause=clause, text="A pistol.", seen=True, box=None)
-        back = ask_back(alone, told)
-        assert back.forbidden[0].text == "A pistol."
-        stands = held(image, alone) > 0
-        own = not stands or held(image, back) > 0
-        assert reason.text == ("A pistol." if own else alone.forbidden[0].text)
-        written = (0.1, 0.2, 0.3, 0.4)
-        odds = {place: held(only(image, place), alone) for place in (written, *PLACES)}
-        windows = [odds[place] for place in PLACES]
-        right = written if odds[written] >= max(windows) else around(windows)
-        assert reason.box == pytest.approx(right)
-        assert reason.supported == (stands and max(odds.values()) > 0)
+def test_unreadable_reasons_are_unsupported(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...]
+) -> None:
+    """What cannot be read names no clause and has no support, whatever is believed."""
+    given = explained(tiny("fast_vlm").scorer(), questions[0], {SELLS, PISTOL}, "{")
+
+    assert (given.clause, given.supported, given.box) == (None, False, None)
+
+
+def test_confirmed_reasons_stand_as_they_were_written(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...]
+) -> None:
+    """Clause, words and place that are confirmed are shown as they are, with their picture."""
+    text = said(box=[50, 60, 70, 80])
+    given = explained(tiny("fast_vlm").scorer(), questions[0], {SELLS, PISTOL}, text)
+
+    assert (given.clause, given.text, given.supported) == ("W1", PISTOL, True)
+    assert (given.media, given.box) == (2, SQUARE.box)
+
+
+def test_a_denied_clause_has_no_support(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...]
+) -> None:
+    """Where the clause is denied by itself, words that are believed do not help."""
+    given = explained(tiny("fast_vlm").scorer(), questions[0], {PISTOL}, said(box=None))
+
+    assert (given.clause, given.supported) == ("W1", False)
+
+
+def test_denied_words_give_way_to_the_clause(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...]
+) -> None:
+    """Words that are denied are not shown; the clause's own, which were confirmed, are, and stand."""
+    given = explained(tiny("fast_vlm").scorer(), questions[0], {SELLS}, said(box=None))
+
+    assert (given.clause, given.text, given.supported) == ("W1", SELLS, True)
+
+
+def test_a_denied_place_gives_way_to_one_that_is_confirmed(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...]
+) -> None:
+    """A place without the thing is not shown; the one where the windows have it is, and was asked about too."""
+    text = said(box=[5, 5, 25, 25])
+    given = explained(tiny("fast_vlm").scorer(), questions[0], {SELLS, PISTOL}, text)
+
+    assert given.supported
+    assert inside(given.box)
+
+
+def test_a_place_that_is_denied_everywhere_has_no_support(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...]
+) -> None:
+    """Where the whole is confirmed but no place alone, the reason is unsupported."""
+    text = said(box=[50, 60, 70, 80])
+    real = tiny("fast_vlm").scorer()
+    given = explained(real, questions[0], {SELLS, PISTOL}, text, blind=True)
+
+    assert not given.supported
+
+
+@pytest.mark.parametrize("again", [2.0, -2.0])
+def test_a_mended_place_is_itself_asked_about(
+    again: float, questions: tuple[Question, ...]
+) -> None:
+    """A place put together from windows is shown where it is confirmed; else the surest window is, which was."""
+    asked: list[int] = []
+    windows = [
+        3.0 if place == PLACES[7] else 2.5 if place == PLACES[8] else -3.0 for place in PLACES
+    ]
+
+    def ask(images: Any, about: Any) -> list[list[float]]:
+        asked.append(len(images))
+        if len(about) == 2:
+            return [[1.0, 1.0]]
+        return [[one] for one in ([-1.0, *windows] if len(images) > 1 else [again])]
+
+    reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
+    stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
+
+    assert asked == [1, 1 + len(PLACES), 1]
+    assert stands.supported
+    assert stands.reason.box == (around(windows) if again > 0 else PLACES[7])
+
+
+def test_what_is_no_number_confirms_nothing(questions: tuple[Question, ...]) -> None:
+    """A model that broke on one place alone has confirmed no place."""
+
+    def ask(images: Any, about: Any) -> list[list[float]]:
+        broken = 5 if len(images) > 1 else None
+        return [
+            [float("nan") if number == broken else 3.0] * len(about)
+            for number in range(len(images))
+        ]
+
+    reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
+    stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
+
+    assert (stands.reason, stands.supported) == (reason, False)
+
+
+def test_no_place_is_shown_where_no_picture_was_judged(questions: tuple[Question, ...]) -> None:
+    """A place that was written of a text alone goes; what is said of the text may stand."""
+    reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
+    stands = proven(lambda *_: [[1.0, 1.0]], questions[0], reason, None)
+
+    assert (stands.reason.box, stands.supported) == (None, True)
 
 
 @given(
@@ -330,18 +455,43 @@ def test_padding_of_a_batch_is_not_read(
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "share"),
+    [
+        ([{"text": "A gun."}, {}, {"box": [50, 60, 70, 79]}], 1.0),
+        ([{"clause": "W2"}, {}, {"box": [0, 0, 20, 20]}], 1 / 3),
+        ([{"clause": "W2"}, {"text": ""}, {"box": [0, 0, 20, 20]}], 0.0),
+    ],
+)
 def test_drawn_reasons_that_differ_show(
+    drawn: list[dict[str, Any]],
+    share: float,
+    tiny: Callable[[str], Any],
+    questions: tuple[Question, ...],
+) -> None:
+    """With samples a reason says which share of the drawn ones names its clause and place; without, nothing."""
+    found = Classification(question="weapons", score=1.0, media=2)
+    place = {"box": [50, 60, 70, 80]}
+    seeing = Seeing(tiny("fast_vlm").scorer(), {SELLS, PISTOL})
+    reasons = Written(seeing, said(**place), *(said(**(place | one)) for one in drawn))
+
+    given = reasons.explain(SQUARE.item, replace(questions[0], samples=3), found)
+    assert given.agreement == share
+    assert reasons.explain(SQUARE.item, questions[0], found).agreement is None
+
+
+def test_draws_repeat(
     saved: Callable[[str], Path], questions: tuple[Question, ...], noise: Noise
 ) -> None:
-    """With samples a reason says how many drawn ones agree; random weights do not, and the draw repeats."""
+    """The same number draws the same reason from a model, and another number another one."""
     classifier = load(ClassifierSpec(model=str(saved("fast_vlm"))))
-    item = Item(pictures=(Picture(media=0, pixels=np.asarray(noise(5))),))
-    question = replace(questions[0], samples=3)
-    found = Classification(question="weapons", score=1.0, media=0)
-    (first,) = classifier.explain(item, [(question, found)])
-    assert first.agreement in {0.0, 1 / 3, 2 / 3, 1.0}
-    assert classifier.explain(item, [(question, found)]) == [first]
-    assert classifier.explain(item, [(questions[0], found)])[0].agreement is None
+    assert isinstance(classifier, GenerativeClassifier)
+    reasons = Reasons(classifier.scorer)
+    row = Row(shared=prompt.prefix(images=1), image=noise(5), asked=(0,))
+    first, second, again = (reasons._write(row, questions[0], draw=n) for n in (1, 2, 1))
+
+    assert first == again
+    assert first != second
 
 
 def test_agreement_counts_clause_and_place() -> None:

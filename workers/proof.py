@@ -1,0 +1,113 @@
+"""The proof of a reason: its evidence is put back as yes/no questions. Pure but for the asking.
+
+The clause alone and the reason's own words are asked about the upload, and the clause alone about the place. What is
+denied is never shown as supported: words that are denied give way to the clause's own, which the question about the
+clause has just confirmed; a place gives way to a surer one, which is asked about in its turn. Where nothing is
+confirmed that could stand instead, the reason is unsupported.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageStat
+
+from policies.question import Question
+from workers.classifier import Box
+from workers.reason import Reason, ask_alone, ask_back, shown
+
+#: Asks every question about every picture (None: about the text alone); log-odds, one row a picture.
+Ask = Callable[[Sequence[Image.Image | None], Sequence[Question]], Sequence[Sequence[float]]]
+
+#: A place is looked at with this share of its size on every side.
+MARGIN: Final = 0.15
+
+#: Where a thing is looked for: windows of a third of the side, five a row, each half over the next.
+_WINDOW: Final = 1 / 3
+_STEPS: Final = tuple(float(step) for step in np.linspace(0, 1 - _WINDOW, 5))
+PLACES: Final = tuple(
+    (left, top, left + _WINDOW, top + _WINDOW) for top in _STEPS for left in _STEPS
+)
+#: Of neighbouring windows the surer ones count more: by so many log-odds e times as much.
+_SURER: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proven:
+    """What is shown of a reason, and whether clause, words and place, as shown, were each confirmed."""
+
+    reason: Reason
+    supported: bool
+
+
+def proven(ask: Ask, question: Question, reason: Reason, image: Image.Image | None) -> Proven:
+    """Put the evidence back as questions, mend what is denied, and return what then stands and whether it does.
+
+    A clause that is denied by itself, or in every place, has no support.
+    """
+    if reason.seen != (image is not None) and "image" not in question.reads:
+        return Proven(reason=reason, supported=False)
+    alone = ask_alone(question, reason.clause)
+    ((clause, words),) = ask([image], [alone, ask_back(alone, reason)])
+    supported = clause > 0
+    if supported and not words > 0:
+        reason = replace(reason, text=shown(alone.forbidden[0].text))
+    if reason.box is None or image is None:
+        # Where no picture was judged, no place can be confirmed, and none is shown.
+        return Proven(reason=replace(reason, box=None), supported=supported)
+    box, held = _place(ask, alone, image, reason.box)
+    return Proven(reason=replace(reason, box=box), supported=supported and held)
+
+
+def _place(ask: Ask, alone: Question, image: Image.Image, box: Box) -> tuple[Box, bool]:
+    """Return the place that stands, and whether the clause was confirmed when asked about it alone."""
+    own, *windows = (row[0] for row in ask([only(image, at) for at in (box, *PLACES)], [alone]))
+    if not all(map(math.isfinite, (own, *windows))):
+        return box, False
+    if own >= max(windows):
+        return box, own > 0
+    surer = around(windows)
+    ((again,),) = ask([only(image, surer)], [alone])
+    if again > 0 or max(windows) <= 0:
+        return surer, again > 0
+    return PLACES[windows.index(max(windows))], True
+
+
+def around(odds: Sequence[float]) -> Box:
+    """Return where a thing is, by the log-odds of it in each of `PLACES`: about the surest one and its neighbours."""
+    edges = np.array(PLACES)
+    middles, sure = (edges[:, :2] + edges[:, 2:]) / 2, np.array(odds)
+    near = np.abs(middles - middles[sure.argmax()]).max(axis=1) < _WINDOW
+    weights = np.exp((sure - sure.max()) / _SURER) * near
+    weights /= weights.sum()
+    x, y = middle = weights @ middles
+    # A large thing is seen in several windows, and its place is as wide as they lie apart.
+    wide, high = _WINDOW / 2 + np.sqrt(weights @ (middles - middle) ** 2) / 2
+    return (
+        float(max(0.0, x - wide)),
+        float(max(0.0, y - high)),
+        float(min(1.0, x + wide)),
+        float(min(1.0, y + high)),
+    )
+
+
+def only(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """Return the picture with everything but one place, and a little around it, in one colour.
+
+    The place keeps its size: enlarged, a thing looks unlike anything that small models were taught.
+    """
+    left, top, right, bottom = box
+    wide, high = (right - left) * MARGIN, (bottom - top) * MARGIN
+    width, height = image.size
+    kept = (
+        int(max(left - wide, 0) * width),
+        int(max(top - high, 0) * height),
+        max(int(min(right + wide, 1) * width), int(left * width) + 1),
+        max(int(min(bottom + high, 1) * height), int(top * height) + 1),
+    )
+    red, green, blue = (round(value) for value in ImageStat.Stat(image.convert("RGB")).mean)
+    alone = Image.new("RGB", image.size, (red, green, blue))
+    alone.paste(image.crop(kept), kept[:2])
+    return alone
