@@ -61,9 +61,10 @@ class Classification(NamedTuple):
 class Rationale:
     """A classifier's reason for one finding, for people; untrusted text, never a source of confidence.
 
-    `box` is left, top, right, bottom as shares (0 to 1) of the picture. `supported` is False where the reason
-    contradicts the score, names no clause, could not be parsed, or was denied when asked again. `agreement` is the
-    share of further drawn reasons that say the same, None where none were drawn.
+    `box` is left, top, right, bottom as shares (0 to 1) of the picture. `supported` says that
+    clause, words and place, as they are shown, were each confirmed when asked back; it is False where the reason
+    contradicts the score, names no clause or could not be parsed. `agreement` is the share of further drawn reasons
+    that say the same, None where none were drawn.
     """
 
     question: str

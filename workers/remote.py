@@ -15,18 +15,20 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+import numpy as np
 import openai
 from PIL import Image
 
 from policies.question import Part, Question
 from workers import prompt
-from workers.classifier import Classification, Item, Picture, Rationale, asked
+from workers.classifier import Classification, Item, Picture, Rationale, asked, outdoes
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.fingerprint import of_values
+from workers.proof import only
 from workers.reason import agreement, ask_alone, ask_back, read, schema, shown
 from workers.spec import REMOTE_DEADLINE_S, ClassifierSpec
 
@@ -247,7 +249,7 @@ class RemoteClassifier:
         for picture in pictures or (None,):
             async with gate:
                 score, mass = await self._ask(client, item, question, picture)
-            if best is None or score > best.score:
+            if best is None or outdoes(score, best.score):
                 best = Classification(
                     question=question.id,
                     score=score,
@@ -321,10 +323,11 @@ class RemoteClassifier:
                 )
                 continue
             alone = ask_alone(question, reason.clause)
-            back = [
-                await self._ask(client, item, asked_back, picture)
-                for asked_back in (alone, ask_back(alone, reason))
-            ]
+            looks = [(alone, picture), (ask_back(alone, reason), picture)]
+            if picture is not None and reason.box is not None:
+                place = only(Image.fromarray(picture.pixels), reason.box)
+                looks.append((alone, replace(picture, pixels=np.asarray(place))))
+            back = [await self._ask(client, item, *look) for look in looks]
             found.append(
                 Rationale(
                     question=question.id,

@@ -338,6 +338,39 @@ def test_reasons_are_put_to_the_proof(server: Server) -> None:
     assert (reason.clause, reason.text, reason.supported) == ("W1", "A pistol.", False)
 
 
+def test_a_place_is_looked_at_by_itself(server: Server) -> None:
+    """What is confirmed in the whole picture and denied in the place that the reason names is unsupported."""
+    pictures: list[str] = []
+
+    def script(_: int, asked: dict[str, Any]) -> Reply:
+        if asked.get("response_format", {}).get("json_schema", {}).get("name") == "reason":
+            made = {"clause": "W1", "text": "A pistol.", "media": 0, "box": [0, 0, 20, 20]}
+            return ok(body(json.dumps(made)))
+        [url] = [
+            part["image_url"]["url"]
+            for message in asked["messages"]
+            for part in message["content"]
+            if isinstance(part, dict) and part["type"] == "image_url"
+        ]
+        pictures.append(url)
+        there = url == pictures[0]
+        return ok(
+            body(
+                "Yes" if there else "No",
+                logprobs={"Yes": -0.1, "No": -3.0} if there else {"No": -0.1},
+            )
+        )
+
+    server.script = script
+    far = classifier(server)
+    pixels = np.random.default_rng(3).integers(0, 256, (40, 40, 3), np.uint8)
+    item = Item(pictures=(Picture(media=0, pixels=pixels),))
+    answer = far.classify([item], [QUESTION])[0][0]
+    reason = far.explain(item, [(QUESTION, answer)])[0]
+    assert (reason.clause, reason.supported) == ("W1", False)
+    assert len(set(pictures)) == 2
+
+
 def test_unknown_option_is_refused() -> None:
     """A misspelt option is refused with the names that there are."""
     with pytest.raises(CheckpointError, match="timeout_s"):
