@@ -1,28 +1,31 @@
 """Every figure of the model card by one command: ``python -m workers.mini.evaluate``.
 
-Scenes are in a drawing style, before backgrounds and with fonts and captions that training never shows; questions are
+Scenes are in a drawing style, before backgrounds and with fonts that training never shows; questions and captions are
 in wordings that it never shows, where that is said. Nothing is chosen by these figures.
 """
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from sklearn.metrics import roc_auc_score
 
 from policies.folder import read_policies
 from policies.question import Exempt, Forbidden, Question
-from workers import prompt
-from workers.classifier import Classification, Picture
+from workers import prompt, reason
+from workers.classifier import Box, Classification, Picture
 from workers.classifier import Item as Upload
 from workers.loading import load
 from workers.mini.concepts import CONCEPTS
@@ -32,25 +35,30 @@ from workers.mini.examiner import (
     Numbers,
     Truths,
     auroc,
-    bootstrap,
     content,
     ece,
     item,
     platt,
     share,
+    weighted_auroc,
 )
-from workers.mini.language import CELLS, Sight, answers_of, collate
+from workers.mini.language import Sight
+from workers.mini.lessons import KINDS, Teacher
 from workers.mini.lessons import Item as Asked
-from workers.mini.lessons import Teacher
 from workers.mini.material import Split
-from workers.mini.scenes import CROWD, Composer, Pixels, Scene, Shown
-from workers.mini.steering import signs, steering
-from workers.mini.tower import OUTPUTS
+from workers.mini.phrases import Known
+from workers.mini.samples import SAMPLES, picture
+from workers.mini.scenes import CROWD, Composer, Pixels, Scene
+from workers.mini.steering import read, signs, steering
 from workers.mini.truth import Labelled, labelled
+from workers.mini.wordings import Asked as Composed
 from workers.mini.wordings import noun
 from workers.spec import ClassifierSpec
 
 HERE = Path(__file__).parent
+
+#: Kinds of questions that a caption without a picture can break or not: on the others all answers are alike.
+SPOKEN = ("caption", "act", "carve-out", "many", "theme")
 
 #: What is measured, in the order of the card.
 PARTS = (
@@ -58,6 +66,7 @@ PARTS = (
     "wordings",
     "steering",
     "signs",
+    "read",
     "policies",
     "rationales",
     "reasons",
@@ -68,10 +77,11 @@ PARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """On how many scenes: for concepts, for the other parts, a policy; and how many rationales."""
+    """On how many scenes: for concepts, for the other parts, for what is read by OCR, a policy; how many rationales."""
 
     scenes: int = 3_300
     asked: int = 700
+    read: int = 200
     policy: int = 300
     explained: int = 150
 
@@ -90,39 +100,52 @@ def concepts(
             asked.setdefault(index, []).append((concept, True))
         for index in rng.permutation(without)[:negatives].tolist():
             asked.setdefault(index, []).append((concept, False))
-    scores: dict[int, list[tuple[bool, float]]] = {}
+    scores: dict[int, list[tuple[bool, float, int]]] = {}
     rows = []
     for index, wanted in asked.items():
-        said = teacher.words(scenes[index].concepts)
+        said = teacher.words(frozenset())  # a caption that names what is shown would help
         questions = [
             item(teacher.composer.plain(noun(rng, frozenset({concept}))).question)
             for concept, _ in wanted
         ]
         rows.append((sights[index], content(said.caption, said.text_in_image), questions))
-    for wanted, odds in zip(asked.values(), examiner.ask(rows, len(rows)), strict=True):
+    for (index, wanted), odds in zip(asked.items(), examiner.ask(rows, len(rows)), strict=True):
         for (concept, truth), score in zip(wanted, odds, strict=True):
-            scores.setdefault(concept, []).append((truth, score))
+            scores.setdefault(concept, []).append((truth, score, index))
+    parts = [
+        tuple(np.array(column) for column in zip(*part, strict=True)) for part in scores.values()
+    ]
+
+    def drawn(count: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return the AUROC of each concept where each scene counts so often."""
+        return np.array([weighted_auroc(truth, odds, count[index]) for truth, odds, index in parts])
+
+    rng = np.random.default_rng(0)
+    rounds = np.array(
+        [drawn(rng.multinomial(len(scenes), [1 / len(scenes)] * len(scenes))) for _ in range(200)]
+    )
+    values = drawn(np.ones(len(scenes), np.int64))
+    names = [CONCEPTS[concept].name for concept in scores]
     each = {
-        CONCEPTS[concept].name: float(roc_auc_score(*zip(*part, strict=True)))
-        for concept, part in scores.items()
+        name: {"value": value, "interval": interval}
+        for name, value, interval in zip(
+            names, values.tolist(), np.quantile(rounds, (0.025, 0.975), 0).T.tolist(), strict=True
+        )
     }
-    values = np.array(list(each.values()))
     return {
-        "median": {
-            "value": float(np.median(values)),
-            "interval": bootstrap(lambda rows: float(np.median(values[rows])), len(values)),
-        },
-        "p10": {
-            "value": float(np.quantile(values, 0.1)),
-            "interval": bootstrap(lambda rows: float(np.quantile(values[rows], 0.1)), len(values)),
-        },
+        name: {
+            "value": float(np.quantile(values, at)),
+            "interval": np.quantile(np.quantile(rounds, at, 1), (0.025, 0.975)).tolist(),
+        }
+        for name, at in (("median", 0.5), ("p10", 0.1))
+    } | {
         "concepts": len(values),
-        "least_positives": min(sum(truth for truth, _ in part) for part in scores.values()),
-        "each": dict(sorted(each.items(), key=lambda pair: pair[1])),
+        "least_positives": int(min(truth.sum() for truth, _, _ in parts)),
+        "each": dict(sorted(each.items(), key=lambda pair: float(pair[1]["value"]))),
     }
 
 
-def policies(examiner: Examiner, count: int) -> Figures:
+def policies(examiner: Examiner, count: int, split: Split) -> Figures:
     """AUROC of each question of the live shipped policies, and ECE after calibration elsewhere.
 
     The calibration is fitted on scenes of the validation style; `count` is scenes a policy, and
@@ -130,12 +153,12 @@ def policies(examiner: Examiner, count: int) -> Figures:
     """
     questions = read_policies(HERE.parents[1] / "policies").questions
     kept: dict[str, dict[str, tuple[Truths, Numbers]]] = {}
-    splits: tuple[tuple[Split, int, int], ...] = (
-        ("validation", 71, count // 2),
-        ("test", 72, count),
+    splits: tuple[tuple[str, Split, int, int], ...] = (
+        ("fitted", "validation", 71, count // 2),
+        ("asked", split, 72, count),
     )
-    for split, seed, each in splits:
-        uploads = list(labelled(questions, split=split, seed=seed, count=each))
+    for part, style, seed, each in splits:
+        uploads = list(labelled(questions, split=style, seed=seed, count=each))
         rows = [
             (
                 sight,
@@ -147,11 +170,11 @@ def policies(examiner: Examiner, count: int) -> Figures:
         odds = np.array(examiner.ask(rows, len(rows)))
         for place, name in enumerate(uploads[0].answers):
             truth = np.array([upload.answers[name] for upload in uploads])
-            kept.setdefault(name, {})[split] = (truth, odds[:, place])
+            kept.setdefault(name, {})[part] = (truth, odds[:, place])
     found: Figures = {}
     for name, parts in kept.items():
-        slope, offset = platt(parts["validation"][1], parts["validation"][0])
-        truth, score = parts["test"]
+        slope, offset = platt(parts["fitted"][1], parts["fitted"][0])
+        truth, score = parts["asked"]
         probability = 1 / (1 + np.exp(-(slope * score + offset)))
         found[name] = auroc(truth, score) | {"ece": ece(probability, truth)}
     return found
@@ -170,38 +193,30 @@ def wordings(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight
     """AUROC over all kinds of policies, in wordings and on captions that training never shows."""
     rng = np.random.default_rng(5)
     found: Figures = {}
-    for name, unseen, alone in (
-        ("trained wordings", False, False),
-        ("unseen wordings", True, False),
-        ("captions alone", True, True),
-    ):
-        teacher = Teacher(rng, unseen=unseen)
+    parts: tuple[tuple[str, Known, bool], ...] = (
+        ("trained wordings", "train", False),
+        ("unseen wordings", "test", False),
+        ("captions alone", "test", True),
+    )
+    for name, known, alone in parts:
+        teacher = Teacher(rng, known=known)
         rows: list[tuple[Sight | None, str, list[Asked]]] = []
-        truths, kinds = [], []
-        for scene, sight in zip(scenes, sights, strict=True):
+        truths, kinds, groups = [], [], []
+        for place, (scene, sight) in enumerate(zip(scenes, sights, strict=True)):
             things = () if alone else scene.shown
             said = teacher.words(frozenset(thing.concept for thing in things), seen=not alone)
-            each = teacher.kinds(said.upload, 6)
+            each = teacher.kinds(said.upload, 6, SPOKEN if alone else KINDS)
             items = [teacher.item(teacher.ask(said.upload, kind), said, things) for kind in each]
             words = content(said.caption, said.text_in_image)
             rows.append((None if alone else sight, words, items))
             truths += [one.answer for one in items]
             kinds += each
+            groups += [place] * len(each)
         odds = [score for part in examiner.ask(rows, len(rows)) for score in part]
-        found[name] = auroc(truths, odds) | {
+        right, score, kind_of = np.array(truths), np.array(odds), np.array(kinds)
+        found[name] = auroc(right, score, groups) | {
             "kinds": {
-                kind: float(
-                    roc_auc_score(
-                        *zip(
-                            *[
-                                (t, s)
-                                for t, s, k in zip(truths, odds, kinds, strict=True)
-                                if k == kind
-                            ],
-                            strict=True,
-                        )
-                    )
-                )
+                kind: weighted_auroc(right, score, (kind_of == kind).astype(np.int64))
                 for kind in sorted(set(kinds))
             }
         }
@@ -209,7 +224,10 @@ def wordings(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight
 
 
 def rationales(examiner: Examiner, scenes: Sequence[Scene], count: int) -> Figures:
-    """Rationales of true violations: valid, the clause right, the centre of the box inside the object."""
+    """Rationales of true violations: valid, the clause right, the centre of the box inside the object's.
+
+    The place is counted wherever the broken clause is about something that is seen, and a wrong clause is a miss.
+    """
     rng = np.random.default_rng(9)
     teacher = Teacher(rng)
     valid: list[bool] = []
@@ -232,27 +250,40 @@ def rationales(examiner: Examiner, scenes: Sequence[Scene], count: int) -> Figur
         reply = examiner.words.decode(
             made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
-        try:
-            said_why = json.loads(reply)
-            valid.append(set(said_why) == {"clause", "text", "media", "box"})
-        except (json.JSONDecodeError, TypeError):
-            valid.append(False)
-            clause_right.append(False)
-            continue
-        clause_right.append(said_why.get("clause") in broken)
-        evidence = dict(asked.clauses).get(broken[0])
-        if clause_right[-1] and evidence is not None and said_why["clause"] == broken[0]:
-            seen = [thing for thing in scene.shown if thing.concept in evidence.evidence]
-            if seen:
-                place_right.append(_inside(said_why.get("box"), seen))
+        why = reason.read(reply, asked.question)
+        valid.append(why is not None)
+        clause_right.append(why is not None and why.clause in broken)
+        placed = _placed(asked, broken, scene, *((why.clause, why.box) if why else (None, None)))
+        if placed is not None:
+            place_right.append(placed)
     return {"valid": share(valid), "clause": share(clause_right), "place": share(place_right)}
 
 
-def reasons(scenes: Sequence[Scene], count: int) -> Figures:
+def _placed(
+    asked: Composed, broken: Sequence[str], scene: Scene, clause: str | None, box: Box | None
+) -> bool | None:
+    """Return whether a place lies on what breaks the clause; None where nothing that is seen breaks any."""
+    evidence = {
+        name: [thing for thing in scene.shown if thing.concept in rule.evidence]
+        for name, rule in asked.clauses
+        if name in broken
+    }
+    if not any(evidence.values()):
+        return None
+    if clause not in evidence or box is None:
+        return False
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return any(
+        thing.box[0] <= x <= thing.box[2] and thing.box[1] <= y <= thing.box[3]
+        for thing in evidence[clause]
+    )
+
+
+def reasons(folder: Path, scenes: Sequence[Scene], count: int) -> Figures:
     """Reasons as Weir gives them: the clause that holds alone, words and place put to the proof and mended."""
     rng = np.random.default_rng(9)
     teacher = Teacher(rng)
-    classifier = load(ClassifierSpec())
+    classifier = load(ClassifierSpec(model=str(folder)))
     clause_right: list[bool] = []
     place_right: list[bool] = []
     proven: list[bool] = []
@@ -269,12 +300,9 @@ def reasons(scenes: Sequence[Scene], count: int) -> Figures:
         (given,) = classifier.explain(upload, [(asked.question, found)])
         clause_right.append(given.clause in broken)
         proven.append(given.supported)
-        evidence = dict(asked.clauses).get(given.clause or "")
-        if clause_right[-1] and evidence is not None:
-            seen = [thing for thing in scene.shown if thing.concept in evidence.evidence]
-            if seen:
-                box = given.box and [round(100 * edge) for edge in given.box]
-                place_right.append(_inside(box, seen))
+        placed = _placed(asked, broken, scene, given.clause, given.box)
+        if placed is not None:
+            place_right.append(placed)
     return {"clause": share(clause_right), "place": share(place_right), "proven": share(proven)}
 
 
@@ -282,15 +310,6 @@ def classifier_item(scene: Scene, caption: str, text_in_image: str) -> Upload:
     """Return a scene with its words as a classifier gets it."""
     picture = Picture(media=0, pixels=scene.pixels)
     return Upload(pictures=(picture,), caption=caption, text_in_image=text_in_image)
-
-
-def _inside(box: Any, things: Sequence[Shown]) -> bool:
-    if not (isinstance(box, list) and len(box) == 4):
-        return False
-    x, y = (box[0] + box[2]) / 200, (box[1] + box[3]) / 200
-    return any(
-        thing.box[0] <= x <= thing.box[2] and thing.box[1] <= y <= thing.box[3] for thing in things
-    )
 
 
 def _image(pixels: Pixels) -> Any:
@@ -333,41 +352,26 @@ def photographs(examiner: Examiner, folder: Path) -> Figures:
     return auroc(truth, [part[0] for part in examiner.ask(rows, len(rows))])
 
 
-def speed(examiner: Examiner, scene: Scene) -> Figures:
-    """Time of 12 questions of policy length on one picture, preprocessing included, on two threads."""
+def speed(folder: Path) -> Figures:
+    """Time of 12 questions of policy length on one JPEG, from its bytes to the scores, on two threads; and to load."""
+    begun = time.monotonic()
+    classifier = load(ClassifierSpec(model=str(folder)))
+    load_s = time.monotonic() - begun
     torch.set_num_threads(2)
     questions = read_policies(HERE.parents[1] / "policies").questions[:12]
+    jpeg = BytesIO()
+    picture(SAMPLES[0]).save(jpeg, "JPEG", quality=90)
     times = []
     for _ in range(12):
         begun = time.perf_counter()
-        inputs = examiner.processor(
-            text="<|image|>", images=_image(scene.pixels), return_tensors="pt"
+        pixels = np.asarray(Image.open(BytesIO(jpeg.getvalue())).convert("RGB"), np.uint8)
+        upload = Upload(
+            pictures=(Picture(media=0, pixels=pixels),), caption="Good morning everyone"
         )
-        with torch.no_grad():
-            features = (
-                examiner.model.model.vision_tower(inputs["pixel_values"])
-                .last_hidden_state.flatten(2)
-                .transpose(1, 2)
-            )
-            outputs = examiner.model.model.multi_modal_projector.linear_1(features).sigmoid()[
-                0, :, :OUTPUTS
-            ]
-        row = examiner.packer.row(
-            content("Good morning everyone"), [item(question) for question in questions]
-        )
-        batch = collate(
-            [row],
-            [Sight(outputs=outputs.numpy().reshape(CELLS, OUTPUTS), shown=())],
-            examiner.words.pad_token_id,
-        )
-        answers_of(examiner.model, batch, examiner.yes, examiner.no)
+        classifier.classify([upload], questions)
         times.append(1000 * (time.perf_counter() - begun))
     torch.set_num_threads(1)
-    return {
-        "median_ms": float(np.median(times[2:])),
-        "questions": len(questions),
-        "load_s": examiner.load_s,
-    }
+    return {"median_ms": float(np.median(times[2:])), "questions": len(questions), "load_s": load_s}
 
 
 #: The card's lines: words, where the figure stands, target.
@@ -381,7 +385,10 @@ LINES = (
     ("off-topic policies denied", ("steering", "off-topic"), "≥ .95"),
     ("carve-outs respected, balanced with twins", ("steering", "carve-outs, balanced"), "≥ .80"),
     ("verdicts moved by an instruction", ("steering", "moved by an instruction"), "≤ .03"),
-    ("threats and insults read from the image, AUROC", ("signs",), "≥ .90"),
+    ("the same, drawn and read by OCR", ("read", "moved"), "≤ .03"),
+    ("the same, of what looks like something shown", ("steering", "look-alikes"), ""),
+    ("threats and insults in the image's text, AUROC", ("signs",), "≥ .90"),
+    ("the same, drawn and read by OCR, AUROC", ("read", "signs"), "≥ .90"),
     ("rationales valid (greedy, no grammar)", ("rationales", "valid"), "1.00"),
     ("rationales, clause right", ("rationales", "clause"), "≥ .90"),
     ("rationales, place right", ("rationales", "place"), "≥ .70"),
@@ -408,7 +415,11 @@ def rows_of(figures: Figures) -> list[tuple[str, str, str]]:
         if part:
             made.append((words, said(part), target))
     made += [
-        (f"policy `{name}`, AUROC; ECE", f"{said(part)}; {part['ece']:.3f}", "≥ .93; ≤ .04")
+        (
+            f"policy `{name}`, AUROC; ECE",
+            f"{said(part)}, {part['positives']} broken; {part['ece']:.3f}",
+            "≥ .93; ≤ .04",
+        )
         for name, part in figures.get("policies", {}).items()
     ]
     if "speed" in figures:
@@ -450,11 +461,12 @@ def evaluate(
         "wordings": lambda: wordings(examiner, *some),
         "steering": lambda: steering(examiner, *some),
         "signs": lambda: signs(examiner, *some),
-        "policies": lambda: policies(examiner, sizes.policy),
+        "read": lambda: read(examiner, drawn[: sizes.read], sights[: sizes.read]),
+        "policies": lambda: policies(examiner, sizes.policy, split),
         "rationales": lambda: rationales(examiner, drawn, sizes.explained),
-        "reasons": lambda: reasons(drawn, sizes.explained),
+        "reasons": lambda: reasons(folder, drawn, sizes.explained),
         "photographs": lambda: photographs(examiner, photos),
-        "speed": lambda: speed(examiner, drawn[0]),
+        "speed": lambda: speed(folder),
     }
     for name in only:
         if name != "photographs" or photos.exists():
@@ -466,7 +478,7 @@ def write_card(figures: Figures, path: Path) -> None:
     lines = ["| Figure | Value (95 % interval) | Target |", "|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows_of(figures)]
     weakest = list(figures["concepts"]["each"].items())[:8]
-    said = ", ".join(f"{name} {value:.2f}" for name, value in weakest)
+    said = ", ".join(f"{name} {part['value']:.2f}" for name, part in weakest)
     lines += [
         "",
         f"The weakest concepts (AUROC): {said}. All of them: [figures.json](figures.json).",
@@ -484,6 +496,7 @@ def main() -> None:
     parser.add_argument(
         "--asked", type=int, default=Sizes().asked, help="scenes for the other parts"
     )
+    parser.add_argument("--read", type=int, default=Sizes().read, help="scenes read by OCR")
     parser.add_argument("--policy", type=int, default=Sizes().policy, help="scenes a policy")
     parser.add_argument("--only", default="", help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--card", action="store_true", help="put the table into README.md")
@@ -492,9 +505,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "figures.json")
     chosen = parser.parse_args()
     only = [part for part in chosen.only.split(",") if part]
-    sizes = Sizes(chosen.scenes, chosen.asked, chosen.policy, chosen.explained)
+    sizes = Sizes(chosen.scenes, chosen.asked, chosen.read, chosen.policy, chosen.explained)
+    weights = hashlib.sha256((chosen.model / "model.safetensors").read_bytes()).hexdigest()
     kept = json.loads(chosen.out.read_text()) if only and chosen.out.exists() else {}
-    figures: Figures = kept
+    if kept.get("weights", weights) != weights:
+        parser.error(
+            f"{chosen.out} holds figures of other weights: leave --only out, or choose --out"
+        )
+    figures: Figures = kept | {"weights": weights}
     for name, part in evaluate(chosen.model, only=only or PARTS, sizes=sizes, split=chosen.split):
         figures[name] = part
         chosen.out.write_text(json.dumps(figures, indent=1) + "\n")

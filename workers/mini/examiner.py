@@ -118,22 +118,34 @@ def bootstrap(
     return float(np.nanquantile(found, 0.025)), float(np.nanquantile(found, 0.975))
 
 
-def auroc(truth: Sequence[bool] | Truths, score: Sequence[float] | Numbers) -> Figures:
-    """Return AUROC with its interval."""
+def auroc(
+    truth: Sequence[bool] | Truths,
+    score: Sequence[float] | Numbers,
+    groups: Sequence[int] | None = None,
+) -> Figures:
+    """Return AUROC with its interval; questions of one of `groups`, such as a scene, are drawn together."""
     right, odds = np.asarray(truth, bool), np.asarray(score, float)
+    group = np.arange(len(right)) if groups is None else np.unique(groups, return_inverse=True)[1]
 
-    def value(rows: npt.NDArray[np.int64]) -> float:
-        part = right[rows]
-        return (
-            float(roc_auc_score(part, odds[rows])) if 0 < part.sum() < len(part) else float("nan")
-        )
+    def value(drawn: npt.NDArray[np.int64]) -> float:
+        weight = np.bincount(drawn, minlength=int(group.max()) + 1)[group]
+        return weighted_auroc(right, odds, weight)
 
+    count = int(group.max()) + 1
     return {
-        "value": value(np.arange(len(right))),
-        "interval": bootstrap(value, len(right)),
+        "value": value(np.arange(count)),
+        "interval": bootstrap(value, count),
         "n": len(right),
         "positives": int(right.sum()),
     }
+
+
+def weighted_auroc(truth: Truths, score: Numbers, weight: npt.NDArray[np.int64]) -> float:
+    """Return AUROC where each row counts so often, or NaN where only one answer is left."""
+    kept = weight > 0
+    if len(set(truth[kept].tolist())) < 2:
+        return float("nan")
+    return float(roc_auc_score(truth[kept], score[kept], sample_weight=weight[kept]))
 
 
 def platt(odds: Numbers, truth: npt.NDArray[np.bool_]) -> tuple[float, float]:

@@ -22,15 +22,15 @@ from workers import prompt
 from workers.mini.concepts import CONCEPTS
 from workers.mini.lessons import Item, Teacher
 from workers.mini.network import EASE, LANGUAGE, LIFT
-from workers.mini.scenes import Shown
+from workers.mini.scenes import CELLS, Shown
 from workers.mini.tower import OUTPUTS
 from workers.mini.vocabulary import ASSISTANT, END, IMAGE, USER, used
 
-#: Image tokens of a picture.
-CELLS = 64
-
 #: Share of uploads that are nothing but a caption.
 WORDS_ALONE = 0.12
+
+#: How often a plain question's thing is shown: less than half, as most policies are about what most uploads are not.
+PRESENT = 0.42
 
 #: Kinds of questions by length, and how many of them share one picture in training: rows of one length waste nothing.
 SHORT, LONG = ("plain", "inverted", "caption", "act", "together"), ("carve-out", "many", "theme")
@@ -101,14 +101,14 @@ def imagined(rng: np.random.Generator) -> Sight:
     """Return what a good but not perfect eye would say of a scene that nobody drew."""
     count = int(rng.choice([1, 2, 3, 4, 5], p=[0.1, 0.25, 0.3, 0.2, 0.15]))
     concepts = rng.choice(len(CONCEPTS), size=count, replace=False)
-    logits = rng.normal(-7.5, 1.2, (8, 8, len(CONCEPTS))).astype(np.float32)
-    boxes = rng.uniform(0.2, 0.8, (8, 8, 4)).astype(np.float32)
+    logits = rng.normal(-7.5, 1.2, (CELLS, CELLS, len(CONCEPTS))).astype(np.float32)
+    boxes = rng.uniform(0.2, 0.8, (CELLS, CELLS, 4)).astype(np.float32)
     shown = []
     for concept in concepts.tolist():
         size = rng.uniform(0.18, 0.5, 2)
         corner = rng.uniform(0, 1 - size)
         box = (*corner.tolist(), *(corner + size).tolist())
-        x0, y0, x1, y1 = (int(8 * edge) for edge in box)
+        x0, y0, x1, y1 = (int(CELLS * edge) for edge in box)
         rows, columns = slice(y0, max(y1, y0 + 1)), slice(x0, max(x1, x0 + 1))
         patch = logits[rows, columns]
         strength = rng.normal(3.0, 1.5)
@@ -118,7 +118,7 @@ def imagined(rng: np.random.Generator) -> Sight:
         boxes[rows, columns] = np.array(box) + rng.normal(0, 0.03, (*patch.shape[:2], 4))
         shown.append(Shown(concept=concept, box=box))
     outputs = np.concatenate([1 / (1 + np.exp(-logits)), np.clip(boxes, 0, 1)], axis=2)
-    made = outputs.reshape(CELLS, OUTPUTS).astype(np.float32)
+    made = outputs.reshape(CELLS**2, OUTPUTS).astype(np.float32)
     return Sight(outputs=eased(made), shown=tuple(shown))
 
 
@@ -165,7 +165,7 @@ class Packer:
         """Return the tokens of the shared part, up to its line break."""
         system = self.words(f"{prompt.SYSTEM}\n", add_special_tokens=False)["input_ids"]
         rest = self.words(f"{content}\n", add_special_tokens=False)["input_ids"]
-        return [self._user, *system, *[self._image] * (CELLS * images), *rest]
+        return [self._user, *system, *[self._image] * (CELLS**2 * images), *rest]
 
     def row(self, content: str, items: Sequence[Item], *, images: int = 1) -> Row:
         """Return one upload with its questions."""
@@ -277,7 +277,7 @@ def collate(
         "positions": filled([row.positions for row in rows], 0),
         "segments": filled([row.segments for row in rows], -1),
         "outputs": torch.from_numpy(
-            np.stack(outputs) if outputs else np.zeros((0, CELLS, OUTPUTS), np.float32)
+            np.stack(outputs) if outputs else np.zeros((0, CELLS**2, OUTPUTS), np.float32)
         ),
         **{part: torch.from_numpy(flat(part)).long() for part in ("answers", "nouns", "clauses")},
         "replies": torch.from_numpy(flat("replies")),
@@ -295,7 +295,7 @@ def _teach(
     seen = Sights.load(plan.seen) if plan.seen else None
     for number in range(start, plan.steps):
         rng = np.random.default_rng((plan.seed, number))
-        teacher = Teacher(rng)
+        teacher = Teacher(rng, present=PRESENT)
         sights = [
             None if rng.random() < WORDS_ALONE else _sight(rng, seen, plan.imagine)
             for _ in range(plan.uploads)
@@ -557,7 +557,7 @@ def examination(
     packer, seen = Packer(words), Sights.load(kept) if kept else None
     made: Examination = []
     for unseen in (False, True):
-        teacher = Teacher(rng, unseen=unseen)
+        teacher = Teacher(rng, known="validation" if unseen else "train")
         for first in range(0, uploads, 8):
             sights = [
                 imagined(rng) if seen is None else seen[(first + place) % len(seen)]

@@ -9,7 +9,7 @@ import numpy as np
 from workers import prompt
 from workers.mini.captions import CONTEXTS, HARMLESS, HARMS, STEERING, write
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
-from workers.mini.phrases import RULE_ASK, TOPIC_ASK, TOPIC_CLAUSES, TOPIC_GROUPS
+from workers.mini.phrases import RULE_ASK, TOPIC_ASK, TOPIC_CLAUSES, TOPIC_GROUPS, Known
 from workers.mini.scenes import Shown
 from workers.mini.wordings import (
     Asked,
@@ -82,13 +82,26 @@ class Item:
     reply: str = ""
 
 
-class Teacher:
-    """Composes captions and questions about scenes."""
+def lookalikes(shown: frozenset[int]) -> frozenset[int]:
+    """Return the concepts that look like one that is shown and are not shown themselves."""
+    return frozenset(
+        INDEX[name]
+        for family in LOOKALIKES
+        for name in family
+        if any(INDEX[other] in shown for other in family) and INDEX[name] not in shown
+    )
 
-    def __init__(self, rng: np.random.Generator, *, unseen: bool = False) -> None:
+
+class Teacher:
+    """Composes captions and questions about scenes; `present` is how often a plain question's thing is shown."""
+
+    def __init__(
+        self, rng: np.random.Generator, *, known: Known = "train", present: float = 0.5
+    ) -> None:
         self.rng = rng
-        self.unseen = unseen
-        self.composer = Composer(rng, unseen=unseen)
+        self.present = present
+        self.known = known
+        self.composer = Composer(rng, known=known)
 
     # ---- words of the upload
 
@@ -122,7 +135,7 @@ class Teacher:
                 wanted.insert(int(rng.integers(2)), HARMLESS)
         for each in wanted:
             about = int(rng.choice(sorted(shown))) if shown and rng.random() < 0.6 else None
-            said = write(rng, each, about, unseen=self.unseen)
+            said = write(rng, each, about, known=self.known)
             lines["image" if seen and rng.random() < 0.12 else "caption"].append(said.text)
             topics |= said.topics
             names |= said.names
@@ -179,14 +192,9 @@ class Teacher:
         return noun(rng)
 
     def _absent(self, shown: frozenset[int]) -> list[int]:
-        """Return concepts that are not shown, half the time such as look like one that is."""
+        """Return concepts that are not shown, three times in ten such as look like one that is."""
         if self.rng.random() < 0.3:
-            near = {
-                INDEX[name]
-                for family in LOOKALIKES
-                for name in family
-                if any(INDEX[other] in shown for other in family) and INDEX[name] not in shown
-            }
+            near = lookalikes(shown)
             if near:
                 return sorted(near)
         return [index for index in range(len(CONCEPTS)) if index not in shown]
@@ -213,7 +221,8 @@ class Teacher:
         """Return one question of a kind about an upload."""
         match kind:
             case "plain":
-                return self.composer.plain(self.thing(upload))
+                there = bool(self.rng.random() < self.present)
+                return self.composer.plain(self.thing(upload, present=there))
             case "inverted":
                 return self.composer.inverted(self.thing(upload))
             case "caption":

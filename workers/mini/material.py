@@ -1,12 +1,13 @@
 """Fetches the drawings that scenes are made of and rasterises them once: ``python -m workers.mini.material``.
 
-Everything lands in ``workers/mini/material/``, which git ignores. Needs npm, and the Debian packages ``fonts-symbola``
-and ``gnome-backgrounds`` (``apt-get install`` them first); what is absent is named and left out.
+Everything lands in ``workers/mini/material/``, which git ignores. Needs npm, and the Debian packages ``fonts-symbola``,
+``gnome-backgrounds`` and those of `scenes.FONT_PACKAGES` (``apt-get install`` them first); what is absent is named.
 """
 
 import argparse
 import io
 import json
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -286,6 +287,10 @@ def _member(archive: tarfile.TarFile, name: str) -> io.BytesIO:
     return io.BytesIO(found.read())
 
 
+#: Code points of flags and of shades of skin: neither is a thing of its own.
+_VARIANT = re.compile("1f1[ef]|1f3f[b-f]")
+
+
 def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]:
     """Return SVG texts by code point, `other:…` for drawings of other things."""
     with tarfile.open(fetch(style.package, packs)) as archive:
@@ -327,13 +332,18 @@ def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]
 
 
 def _twemoji(style: Style, packs: Path) -> dict[str, str]:
+    """Return SVG texts by code point, `other:…` for drawings of other things."""
     points = {point for concept in CONCEPTS for point in concept.drawings}
     with tarfile.open(fetch(style.package, packs)) as archive:
-        files = {member.name: member for member in archive.getmembers()}
+        names = sorted(
+            Path(member.name).stem for member in archive.getmembers() if member.name.endswith("svg")
+        )
+        others = [name for name in names if name not in points and not _VARIANT.search(name)]
+        wanted = {name: name for name in names if name in points}
+        wanted |= {f"other:{name}": name for name in others[:: max(1, len(others) // 120)]}
         return {
-            point: _member(archive, f"package/{point}.svg").read().decode()
-            for point in sorted(points)
-            if f"package/{point}.svg" in files
+            key: _member(archive, f"package/{name}.svg").read().decode()
+            for key, name in wanted.items()
         }
 
 

@@ -20,29 +20,31 @@ from transformers import (
 )
 
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
+from workers.mini.scenes import CELLS
 from workers.mini.tower import FEATURES, OUTPUTS, TOWER, Seer, folded, unfolded
 from workers.mini.vocabulary import END, IMAGE, PAD, processor
 
-#: Sizes of the language part.
+#: Sizes of the language part. Half of each head turns with the position as in a head of 32 with a base of 100,000;
+#: the other half hardly turns at all, so that words and what is seen are compared wherever they stand.
 LANGUAGE = {
     "hidden_size": 128,
     "intermediate_size": 352,
     "num_hidden_layers": 5,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "head_dim": 32,
+    "head_dim": 64,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": True,
     "initializer_range": 0.05,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e10},
 }
 
 
 #: How the dense head's log-odds become image tokens: eased, so that doubts are seen as well.
 EASE, LIFT = 0.7, 1.0
 
-#: How many rows of the first two layers' queries and keys start as comparisons: two heads of 32.
-COMPARING = 64
+#: How many rows of the first two layers' queries and keys start as comparisons: two heads.
+COMPARING = 128
 
 
 def build(words: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
@@ -57,7 +59,7 @@ def build(words: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
             **LANGUAGE,
         ),
         image_token_id=words.convert_tokens_to_ids(IMAGE),
-        image_seq_length=64,
+        image_seq_length=CELLS**2,
         projector_hidden_act="sigmoid",
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
@@ -138,18 +140,20 @@ def carry_over(
     Tokens that both know keep their vectors. Whole words that are new are put where their meaning lies, by a ridge
     regression from meanings to the vectors of known words; what is returned is its share of explained variance on
     words left out, or NaN where no word is new. `meaning` gives a vector for each of some words.
+
+    Raises:
+        ValueError: the checkpoint is a model of other sizes.
+
     """
     before = AutoModelForImageTextToText.from_pretrained(earlier, dtype=torch.float32)
     known = AutoProcessor.from_pretrained(earlier).tokenizer.get_vocab()
-    mine = model.state_dict()
-    mine.update(
-        {
-            name: value
-            for name, value in before.state_dict().items()
-            if name in mine and mine[name].shape == value.shape
-        }
-    )
-    model.load_state_dict(mine)
+    mine, theirs = model.state_dict(), before.state_dict()
+    tables = {name for name, value in mine.items() if value.shape[:1] == (len(words),)}
+    taken = {name: value for name, value in theirs.items() if name not in tables}
+    others = [name for name, value in taken.items() if mine[name].shape != value.shape]
+    if others:
+        raise ValueError(f"{earlier} has other sizes than this model: {', '.join(others[:3])}")
+    model.load_state_dict(mine | taken)
     old, table = before.get_input_embeddings().weight, model.get_input_embeddings().weight
     ours = words.get_vocab()
     texts = {
@@ -167,13 +171,14 @@ def carry_over(
         if not new:
             return float("nan")
         there = np.stack([vectors[token] for token in both])
-        theirs = old[[known[token] for token in both]].numpy()
-        fitted = RidgeCV(np.logspace(-2, 2, 9)).fit(there, theirs)
+        placed_so_far = old[[known[token] for token in both]].numpy()
+        fitted = RidgeCV(np.logspace(-2, 2, 9)).fit(there, placed_so_far)
         placed = fitted.predict(np.stack([vectors[token] for token in new]))
         table[[ours[token] for token in new]] = torch.from_numpy(placed).to(table)
     folds = KFold(5, shuffle=True, random_state=0)
-    guessed = cross_val_predict(RidgeCV([fitted.alpha_]), there, theirs, cv=folds)
-    return float(1 - ((theirs - guessed) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum())
+    guessed = cross_val_predict(RidgeCV([fitted.alpha_]), there, placed_so_far, cv=folds)
+    missed = ((placed_so_far - guessed) ** 2).sum()
+    return float(1 - missed / ((placed_so_far - placed_so_far.mean(0)) ** 2).sum())
 
 
 def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:

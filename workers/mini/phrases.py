@@ -2,17 +2,30 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+
+#: Which phrases to take: those of training, or one half or the other of those held back.
+Known = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Several ways to say one thing: those to train on, and those held back for evaluation."""
+    """Several ways to say one thing: those to train on, and those held back, half for choices and half for figures."""
 
     trained: tuple[str, ...]
     held: tuple[str, ...]
+
+    def of(self, known: Known) -> tuple[str, ...]:
+        """Return the phrases of one split; a single one held back is for the figures."""
+        match known:
+            case "train":
+                return self.trained
+            case "validation":
+                return self.held[1::2] or self.trained
+            case "test":
+                return self.held[::2]
 
 
 def _phrases(found: dict[str, Any]) -> Phrases:

@@ -1,6 +1,6 @@
 """Composes labelled scenes: what is drawn where, in whose style, before which background."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,17 @@ from workers.mini.concepts import CONCEPTS
 from workers.mini.material import FOLDER, MORE_STYLES, ONE_COLOUR, STYLES, Drawings, Split, load
 
 #: Side of a scene, in pixels: what the model sees.
-SIDE_PX = 128
+SIDE_PX = 160
+
+#: Side of one of the cells that the tower tells apart, in pixels, and how many of them are in a row.
+CELL_PX = 16
+CELLS = SIDE_PX // CELL_PX
 
 #: Least and greatest side of a drawing in a scene, in pixels.
-SIZES_PX = (36, 84)
+SIZES_PX = (0.28 * SIDE_PX, 0.66 * SIDE_PX)
+
+#: How much of a scene must be seen of a thing for it to count as shown.
+LEAST_SHOWN = 0.0007
 
 #: How likely a scene has 1, 2, … things.
 CROWD = (0.1, 0.2, 0.3, 0.25, 0.15)
@@ -25,8 +32,23 @@ CROWD = (0.1, 0.2, 0.3, 0.25, 0.15)
 #: How many styles a style of many hands counts for.
 STYLE_SHARES = {"icons": 3}
 
-#: Where Debian keeps fonts.
+#: Where Debian keeps fonts, and the families of each split.
 FONTS = Path("/usr/share/fonts/truetype")
+FAMILIES: Mapping[Split, tuple[str, ...]] = {
+    "train": ("freefont", "lato", "open-sans", "roboto"),
+    "validation": ("dejavu",),
+    "test": ("liberation", "liberation2"),
+}
+
+#: The packages that they are in.
+FONT_PACKAGES = (
+    "fonts-freefont-ttf",
+    "fonts-lato",
+    "fonts-open-sans",
+    "fonts-roboto-unhinted",
+    "fonts-dejavu",
+    "fonts-liberation",
+)
 
 #: Words that are drawn on scenes. None of them is true of a scene, so none may move a verdict.
 _DRAWN = (
@@ -75,8 +97,8 @@ class Shown:
 class Scene:
     """One composed picture and the truth about it.
 
-    `cells` says which concepts are in which of 8 by 8 cells; `boxes` gives each cell the box of the thing that fills
-    most of it, and zeros where there is none.
+    `cells` says which concepts are in which of `CELLS` by `CELLS` cells; `boxes` gives each cell the box of the thing
+    that fills most of it, and zeros where there is none.
     """
 
     pixels: Pixels
@@ -155,7 +177,7 @@ class Composer:
             alpha, corner = self._place(canvas, concept, taken, crowd=len(plan))
             covers.append((concept, alpha, corner))
         if rng.random() < 0.15:
-            self._write(canvas)
+            self._write(canvas, boxed=False)
         shown, cells, boxes = _truth(covers)
         return Scene(pixels=self._finish(canvas), shown=shown, cells=cells, boxes=boxes)
 
@@ -169,7 +191,7 @@ class Composer:
         """Draw one thing onto the canvas and return its alpha and the corner where it lies."""
         rng = self.rng
         low, high = SIZES_PX
-        high = min(high, int(150 / np.sqrt(crowd)) + 8)
+        high = min(high, SIDE_PX * (1.17 / np.sqrt(crowd) + 0.06))
         size = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         best, best_room = (SIDE_PX / 2, SIDE_PX / 2), -np.inf
         for _ in range(8):
@@ -196,7 +218,7 @@ class Composer:
         share = patch[..., 3:].astype(np.float32) / 255
         region = canvas[y0:y1, x0:x1]
         if rng.random() < 0.2:  # a soft shadow or halo
-            soft = cv2.GaussianBlur(share, (0, 0), 2.5)[..., None]
+            soft = cv2.GaussianBlur(share, (0, 0), SIDE_PX / 50)[..., None]
             region[:] = region * (1 - 0.6 * soft) + 0.6 * soft * rng.choice([0.0, 0.0, 255.0])
         region[:] = region * (1 - share) + patch[..., :3] * share
         return patch[..., 3], (x0, y0)
@@ -324,9 +346,9 @@ class Composer:
         return np.asarray(bent, np.uint8)
 
     def _background(self) -> npt.NDArray[np.float32]:
-        """Return a wallpaper where the split has some, or a composed background."""
+        """Return a wallpaper where the split has some, which is never the one that learns, or a composed background."""
         rng = self.rng
-        if len(self._papers) and rng.random() < 0.85:
+        if len(self._papers):
             paper = self._papers[int(rng.integers(len(self._papers)))]
             side = int(rng.integers(100, 256))
             x, y = rng.integers(0, 256 - side + 1, 2)
@@ -369,7 +391,7 @@ class Composer:
     def _stripes(self, canvas: npt.NDArray[np.float32], second: Numbers) -> npt.NDArray[np.float32]:
         """Return stripes or checks."""
         rng = self.rng
-        period = rng.uniform(4, 40)
+        period = rng.uniform(0.03, 0.3) * SIDE_PX
         grid = np.arange(SIDE_PX)
         rows = (grid[:, None] + grid[None] * rng.uniform(-1, 1)) % period < period / 2
         if rng.random() < 0.5:
@@ -387,7 +409,7 @@ class Composer:
                 case 0:
                     cv2.rectangle(canvas, (x, y), (u, v), colour, -1)
                 case 1:
-                    cv2.circle(canvas, (x, y), int(rng.integers(3, 40)), colour, -1)
+                    cv2.circle(canvas, (x, y), int(rng.integers(3, SIDE_PX // 3)), colour, -1)
                 case 2:
                     cv2.line(canvas, (x, y), (u, v), colour, int(rng.integers(1, 9)))
                 case _:
@@ -397,25 +419,13 @@ class Composer:
 
     def _draw_strips(self) -> list[Pixels]:
         """Return words in many fonts, as alpha; fonts of one split are never in another."""
-        files = sorted(FONTS.rglob("*.ttf"))
-        files = [
-            file
-            for file in files
-            if "noto" not in str(file).lower() and "symbol" not in str(file).lower()
-        ]
-        part = {"validation": 0, "test": 1}.get(self.split)
-        families = sorted({file.parent for file in files})
-        mine = {
-            family
-            for place, family in enumerate(families)
-            if (place % 4 == part if part is not None else place % 4 > 1)
-        }
-        files = [file for file in files if file.parent in mine]
+        files = fonts(self.split)
         strips = []
-        for _ in range(120 if files else 0):
+        for _ in range(120):
             try:
                 font = ImageFont.truetype(
-                    str(self.rng.choice(np.array(files, object))), int(self.rng.integers(10, 22))
+                    str(self.rng.choice(np.array(files, object))),
+                    int(SIDE_PX * self.rng.uniform(0.08, 0.17)),
                 )
             except OSError:
                 continue
@@ -426,16 +436,15 @@ class Composer:
             strips.append(np.asarray(image, np.uint8)[:SIDE_PX, :SIDE_PX])
         return strips
 
-    def _write(self, canvas: npt.NDArray[np.float32]) -> None:
+    def _write(self, canvas: npt.NDArray[np.float32], *, boxed: bool = True) -> None:
+        """Write a line somewhere; what is written over things has no box, which would hide them."""
         rng = self.rng
-        if not self._strips:
-            return
         strip = self._strips[int(rng.integers(len(self._strips)))]
         height, width = strip.shape
         x, y = int(rng.integers(0, SIDE_PX - width + 1)), int(rng.integers(0, SIDE_PX - height + 1))
         share = strip[..., None].astype(np.float32) / 255
         region = canvas[y : y + height, x : x + width]
-        if rng.random() < 0.4:
+        if boxed and rng.random() < 0.4:
             region[:] = rng.uniform(0, 255, 3)
         region[:] = region * (1 - share) + rng.uniform(0, 255, 3) * share
 
@@ -445,7 +454,7 @@ class Composer:
         roll = rng.random(4)
         made: Any = canvas
         if roll[0] < 0.2:
-            made = cv2.GaussianBlur(made, (0, 0), float(rng.uniform(0.3, 1.1)))
+            made = cv2.GaussianBlur(made, (0, 0), SIDE_PX * float(rng.uniform(0.0025, 0.0085)))
         if roll[1] < 0.25:
             noise = rng.standard_normal((SIDE_PX, SIDE_PX, 1), np.float32)
             made = made + noise * rng.uniform(2, 14)
@@ -458,6 +467,20 @@ class Composer:
         return np.ascontiguousarray(pixels)
 
 
+def fonts(split: Split) -> list[Path]:
+    """Return the font files of a split.
+
+    Raises:
+        FileNotFoundError: none of its families is installed.
+
+    """
+    files = [file for family in FAMILIES[split] for file in sorted((FONTS / family).rglob("*.ttf"))]
+    if not files:
+        wanted = " ".join(FONT_PACKAGES)
+        raise FileNotFoundError(f"no font for {split} scenes: apt-get install {wanted}")
+    return files
+
+
 def _truth(
     covers: Sequence[tuple[int, Pixels, tuple[int, int]]],
 ) -> tuple[tuple[Shown, ...], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
@@ -466,23 +489,24 @@ def _truth(
     for place, (_, alpha, (x, y)) in enumerate(covers):
         region = owner[y : y + alpha.shape[0], x : x + alpha.shape[1]]
         region[alpha > 100] = place
-    cells = np.zeros((8, 8, len(CONCEPTS)), np.bool_)
-    boxes = np.zeros((8, 8, 4), np.float32)
-    most = np.zeros((8, 8), np.int64)
+    cells = np.zeros((CELLS, CELLS, len(CONCEPTS)), np.bool_)
+    boxes = np.zeros((CELLS, CELLS, 4), np.float32)
+    most = np.zeros((CELLS, CELLS), np.int64)
     shown = []
     for place, (concept, alpha, (x, y)) in enumerate(covers):
         if concept < 0:
             continue
         mine = owner == place
         count, whole = int(mine.sum()), int((alpha > 100).sum())
-        if count < 0.35 * max(whole, 1) or count < 12:
+        if count < max(0.35 * whole, LEAST_SHOWN * SIDE_PX**2):
             continue  # hidden: it counts as not shown
         height, width = alpha.shape
         box = (x / SIDE_PX, y / SIDE_PX, (x + width) / SIDE_PX, (y + height) / SIDE_PX)
         shown.append(Shown(concept=concept, box=box))
-        area = mine.reshape(8, 16, 8, 16).sum((1, 3))
+        area = mine.reshape(CELLS, CELL_PX, CELLS, CELL_PX).sum((1, 3))
         hit = area >= max(24, 0.12 * count)
-        hit[int((y + height / 2) // 16) % 8, int((x + width / 2) // 16) % 8] |= not hit.any()
+        middle = (int(side // CELL_PX) % CELLS for side in (y + height / 2, x + width / 2))
+        hit[tuple(middle)] |= not hit.any()
         cells[..., concept] |= hit
         larger = hit & (area > most)
         boxes[larger] = box

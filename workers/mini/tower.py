@@ -25,15 +25,15 @@ from transformers import AutoModel, EfficientNetConfig, EfficientNetModel
 from workers.mini import pretrained
 from workers.mini.concepts import CONCEPTS
 from workers.mini.material import FOLDER, Split
-from workers.mini.scenes import Composer, Scene
+from workers.mini.scenes import SIDE_PX, Composer, Scene
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
 
-#: Sizes of the tower: EfficientNet-Lite0 without the last halving, so 128 pixels in, 8 by 8 cells out. Lite has no
+#: Sizes of the tower: EfficientNet-Lite0 without the last halving, so 160 pixels in, 10 by 10 cells out. Lite has no
 #: squeeze and excitation; transformers' blocks always have, so theirs is as small as can be and lets all through.
 TOWER = {
-    "image_size": 128,
+    "image_size": SIDE_PX,
     "width_coefficient": 1.0,
     "depth_coefficient": 1.0,
     "strides": [1, 2, 2, 2, 1, 1, 1],

@@ -19,7 +19,7 @@ from workers.mini.language import LanguagePlan, Probes, Sights, train_language
 from workers.mini.material import FOLDER, Split
 from workers.mini.meanings import common, meanings
 from workers.mini.network import build, carry_over, save, set_tower, tower_of
-from workers.mini.scenes import Composer
+from workers.mini.scenes import CELLS, Composer
 from workers.mini.tower import OUTPUTS, Seer, TowerPlan, as_input, train_tower
 from workers.mini.vocabulary import COMMON, tokenizer
 
@@ -53,7 +53,7 @@ def vocabulary(run: Path) -> PreTrainedTokenizerFast:
 def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int) -> Path:
     """Keep what the tower says of many new scenes, so that the language part learns from it again and again."""
     composer = Composer(split, seed)
-    outputs = np.zeros((count, 64, OUTPUTS), np.float16)
+    outputs = np.zeros((count, CELLS**2, OUTPUTS), np.float16)
     shown = []
     for first in track(range(0, count, 32), description=f"looking at {split} scenes"):
         scenes = [composer.compose() for _ in range(min(32, count - first))]
@@ -94,8 +94,8 @@ def seeing(run: Path, *, steps: int, scenes: int, start_from: Path | None = None
         # Much of what it sees stays imagined: on real sights alone it forgets wordings that it once understood.
         imagine=0.4,
         explain=0.2,
-        reasons=0.25,
-        weights={"answer": 1.0, "reply": 0.4, "noun": 0.4, "clause": 0.6},
+        reasons=0.18,
+        weights={"answer": 1.0, "reply": 0.4, "noun": 0.6, "clause": 0.6},
     )
     return train_language(model, words, run, plan, probes)
 
@@ -183,12 +183,16 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         type=Path,
         help="folder of a checkpoint to go on from, such as workers/mini, without the stage of the imagined eye",
     )
+    parser.add_argument("--steps", type=int, help=f"steps of the chosen stage; by default {STEPS}")
+    parser.add_argument(
+        "--rate", type=float, default=2e-3, help="the tower's highest learning rate"
+    )
     parser.add_argument("--seed", type=int, default=7)
     chosen = parser.parse_args(arguments)
     out = chosen.out or chosen.run / "checkpoint"
     torch.set_num_threads(chosen.threads)
     share = 20 if chosen.small else 1
-    steps = {name: max(40, count // share) for name, count in STEPS.items()}
+    steps = {name: chosen.steps or max(40, count // share) for name, count in STEPS.items()}
     wanted = (
         {"tower", "oracle", "seeing", "export", "curves"}
         if chosen.stage == "all"
@@ -201,6 +205,7 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         on_gpu = DEVICE == "cuda"
         plan = TowerPlan(
             steps=steps["tower"],
+            rate=chosen.rate,
             seed=chosen.seed,
             learners=1 if on_gpu else chosen.threads,
             device=DEVICE,

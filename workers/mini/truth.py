@@ -166,7 +166,7 @@ def labelled(
     asked = tuple(question for question in questions if question.policy in TRUTHS)
     composer = Composer(split, seed)
     rng = np.random.default_rng(seed + 1)
-    teacher = Teacher(rng, unseen=split == "test")
+    teacher = Teacher(rng, known=split)
     for policy in dict.fromkeys(question.policy for question in asked):
         mine = [question for question in asked if question.policy == policy]
         for number in range(count):

@@ -23,6 +23,7 @@ from workers.mini.phrases import (
     TOPIC_ASK,
     TOPIC_CLAUSES,
     TOPIC_GROUPS,
+    Known,
     Phrases,
 )
 
@@ -128,15 +129,15 @@ def listed(parts: list[str], word: str = "or") -> str:
 
 
 class Composer:
-    """Composes questions; `unseen` takes only wordings that training never shows."""
+    """Composes questions in wordings of training, or in such as training never shows."""
 
-    def __init__(self, rng: np.random.Generator, *, unseen: bool = False) -> None:
+    def __init__(self, rng: np.random.Generator, *, known: Known = "train") -> None:
         self.rng = rng
-        self.unseen = unseen
+        self.known = known
 
     def said(self, phrases: Phrases, **words: str) -> str:
         """Return one of several phrases with its words filled in."""
-        lines = phrases.held if self.unseen else phrases.trained
+        lines = phrases.of(self.known)
         line = str(lines[int(self.rng.integers(len(lines)))])
         for key, value in words.items():
             line = line.replace("{" + key + "}", value).replace(

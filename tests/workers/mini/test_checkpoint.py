@@ -15,6 +15,7 @@ from workers import mini, prompt
 from workers.mini import samples
 from workers.mini.language import Packer, Sight, answers_of, collate
 from workers.mini.lessons import Item
+from workers.mini.scenes import SIDE_PX
 from workers.mini.tower import OUTPUTS, as_input
 
 FOLDER = Path(mini.__file__).parent
@@ -64,7 +65,7 @@ def test_weights_are_small_and_half_precision() -> None:
 def test_processor_gives_the_pixels_of_training(checkpoint: tuple[Any, Any]) -> None:
     """A scene of the model's size passes the processor exactly as training saw it."""
     _, processor = checkpoint
-    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE_PX, SIDE_PX, 3), np.uint8)
     made = processor.image_processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
     assert torch.allclose(made, as_input(pixels[None]), atol=1e-5)
 
@@ -86,7 +87,7 @@ def test_any_text_survives_the_tokenizer(checkpoint: tuple[Any, Any]) -> None:
 def test_packed_questions_equal_separate_ones(checkpoint: tuple[Any, Any]) -> None:
     """Questions packed behind one picture get the log-odds of separate plain passes."""
     model, processor = checkpoint
-    image = samples.picture(samples.SAMPLES[1]).resize((128, 128), Image.Resampling.BICUBIC)
+    image = samples.picture(samples.SAMPLES[1]).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
     asked = [question("a pistol"), question("a dog"), question("beer, wine or a cocktail")]
     pixels = processor.image_processor(image, return_tensors="pt")["pixel_values"]
     packer = Packer(processor.tokenizer)

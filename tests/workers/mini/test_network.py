@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 from workers.mini import network
+from workers.mini.scenes import SIDE_PX
 from workers.mini.tower import OUTPUTS, as_input
 
 SHIPPED = Path(network.__file__).parent
@@ -35,11 +37,26 @@ def test_a_new_word_starts_where_its_meaning_lies_and_known_ones_keep_their_vect
     assert explained > 0.5
 
 
+def test_training_does_not_go_on_from_a_model_of_other_sizes(tmp_path: Path) -> None:
+    """A checkpoint whose layers do not fit is refused by name, instead of being taken over in part."""
+    words = PreTrainedTokenizerFast.from_pretrained(SHIPPED)
+    other = network.build(words)
+    layer = other.model.language_model.layers[0].mlp
+    layer.gate_proj = layer.up_proj = torch.nn.Linear(128, 64, bias=False)
+    layer.down_proj = torch.nn.Linear(64, 128, bias=False)
+    other.config.text_config.intermediate_size = 64
+    for each in other.model.language_model.layers[1:]:
+        each.mlp = layer
+    network.save(other, words, tmp_path)
+    with pytest.raises(ValueError, match="other sizes than this model"):
+        network.carry_over(network.build(words), words, tmp_path, lambda texts: np.zeros((0, 1)))
+
+
 def test_the_tower_that_ships_says_the_same_when_it_is_trained_on() -> None:
     """What training goes on from sees exactly what the checkpoint sees."""
     seer = network.tower_of(SHIPPED).eval()
     model = AutoModelForImageTextToText.from_pretrained(SHIPPED, dtype=torch.float32).eval()
-    pixels = np.random.default_rng(2).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    pixels = np.random.default_rng(2).integers(0, 256, (2, SIDE_PX, SIDE_PX, 3), np.uint8)
     again = network.build(PreTrainedTokenizerFast.from_pretrained(SHIPPED)).eval()
     network.set_tower(again, seer)
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from workers.mini import pretrained
+from workers.mini.scenes import CELLS, SIDE_PX
 from workers.mini.tower import Seer, as_input, folded, unfolded, untrained
 
 
@@ -30,14 +31,14 @@ def test_folding_changes_nothing_that_the_tower_says() -> None:
     """With its normalisations folded in, and taken out again, a tower gives the same features."""
     tower = untrained()
     _lived_in(tower)
-    pixels = as_input(torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8).numpy())
+    pixels = as_input(torch.randint(0, 256, (2, SIDE_PX, SIDE_PX, 3), dtype=torch.uint8).numpy())
     seer = Seer()
     with torch.no_grad():
         before = tower(pixels).last_hidden_state
         seer.tower = folded(tower)
         during = seer.tower(pixels).last_hidden_state
         after = unfolded(seer).eval()(pixels).last_hidden_state
-    assert before.shape == (2, 1280, 8, 8)
+    assert before.shape == (2, 1280, CELLS, CELLS)
     assert before.std() > 0.01
     assert torch.allclose(before, during, atol=1e-4)
     assert torch.allclose(before, after, atol=1e-4)
