@@ -50,7 +50,10 @@ def test_training_does_not_go_on_from_a_model_of_other_sizes(tmp_path: Path) -> 
     network.save(other, words, tmp_path)
     with pytest.raises(ValueError, match="other sizes than this model"):
         network.carry_over(
-            network.build(words), words, tmp_path, lambda texts: np.zeros((len(texts), 1))
+            network.build(words),
+            words,
+            tmp_path,
+            lambda texts: np.zeros((len(texts), 1), np.float32),
         )
 
 
