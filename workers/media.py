@@ -90,6 +90,25 @@ def prepare(upload: Upload, store: Store, bounds: Bounds) -> Prepared:
     )
 
 
+def originals(upload: Upload, store: Store, bounds: Bounds) -> list[tuple[str, bytes]]:
+    """Return each medium of the upload as it is stored, its digest (`sha256:…`) before its bytes.
+
+    Raises:
+        MediaRefusedError: A medium is gone, is another one by now, or is out of bounds; `media` says which.
+        MediaUnavailableError: The store could not deliver a medium in time.
+    """
+    found: list[tuple[str, bytes]] = []
+    until_s = time.perf_counter() + bounds.fetch_timeout_s
+    for index, location in enumerate(upload.media):
+        try:
+            data, digest = _fetched(location, store, bounds, until_s - time.perf_counter())
+        except (MediaRefusedError, MediaUnavailableError) as error:
+            error.media = index
+            raise
+        found.append((digest, data))
+    return found
+
+
 def _fetched(
     location: Location, store: Store, bounds: Bounds, timeout_s: float
 ) -> tuple[bytes, str]:

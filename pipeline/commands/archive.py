@@ -7,18 +7,22 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.commands.ago import ago
 from pipeline.config import Settings
 from pipeline.errors import PipelineError
 from policies.errors import PolicyError
 
 if TYPE_CHECKING:
     from pipeline.archive import Archive
+    from pipeline.labelling import Chosen, Written
+    from policies.question import Question
+    from policies.schema import Policy
 
 #: Rows that a table for people shows.
 _SHOWN = 200
@@ -100,6 +104,65 @@ def export(target: Path, sql: str) -> None:
 
 
 @command.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--since", default="90d", show_default=True, callback=ago, help="How far back decisions count."
+)
+@click.option("--policy", "policies", multiple=True, help="Only this policy; may be given again.")
+@click.option(
+    "--question", "questions", multiple=True, help="Only this question; may be given again."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def labels(
+    folder: Path,
+    *,
+    since: timedelta,
+    policies: tuple[str, ...],
+    questions: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Write the uploads that people judged into FOLDER: labels.jsonl and media, for `weir model tune` and `eval`.
+
+    Answers count as they do for `weir policy backtest`: those that stand, each by its chance of having been asked, on
+    the same version of the policy, in whatever words. What is sealed, what has the same media, and what was erased is
+    not in it.
+
+    It is users' content, and its owner's alone to read: what is sealed or erased later stays in FOLDER until you
+    delete it.
+    """
+    from pipeline.answered import answers_in
+    from pipeline.labelling import Export, choose, vacant
+    from pipeline.progress import bar
+    from pipeline.specs import access_of, bounds_of
+    from workers.store import open_stores
+
+    with _opened() as (settings, archive):
+        vacant(folder)
+        asked = _asked(settings, policies, questions)
+        found = answers_in(archive, since=datetime.now(UTC) - since)
+        chosen = choose(found, asked)
+        if not chosen.answers:
+            raise click.ClickException(
+                f"of {len(found):,} answers in the archive none is about these questions in their versions; look "
+                "further back with --since, or let people answer first"
+            )
+        export = Export(
+            archive=archive, store=open_stores(access_of(settings)), bounds=bounds_of(settings)
+        )
+        with bar("Fetching", len(chosen.answers), quiet=as_json) as advance:
+            written = export.write(
+                chosen.answers,
+                folder,
+                advance=advance,
+                left_out=lambda content, why: click.echo(f"{content}: left out: {why}", err=True),
+            )
+    if as_json:
+        click.echo(json.dumps(_counts(written, chosen), indent=1))
+    else:
+        _tell(folder, _counts(written, chosen))
+
+
+@command.command()
 def rebuild() -> None:
     """Write the archive anew from what Kafka still has; files from before that stay, and so do erasures."""
     from pipeline import archiving, legal
@@ -144,6 +207,54 @@ def erase(*, content: str | None, author: str | None, reason: str, by: str) -> N
         legal.write(settings.kafka, events)
         count = erasing.apply(archive, legal.Legal(events=(*state.events, *events)).erasures())
     click.echo(f"{len(contents)} contents; {count} records in {settings.archive} erased now")
+
+
+def _asked(
+    settings: Settings, policies: tuple[str, ...], questions: tuple[str, ...]
+) -> "list[tuple[Policy, Question]]":
+    from policies.folder import read_policies
+
+    pairs = [(p, q) for p in read_policies(settings.policies) for q in p.questions]
+    if unknown := {*policies} - {p.policy for p, _ in pairs}:
+        raise click.BadParameter(f"there is no {', '.join(sorted(unknown))}", param_hint="--policy")
+    if unknown := {*questions} - {q.id for _, q in pairs}:
+        raise click.BadParameter(
+            f"there is no {', '.join(sorted(unknown))}; there are {', '.join(q.id for _, q in pairs)}",
+            param_hint="--question",
+        )
+    return [
+        (policy, question)
+        for policy, question in pairs
+        if (not policies or policy.policy in policies)
+        and (not questions or question.id in questions)
+    ]
+
+
+def _counts(written: "Written", chosen: "Chosen") -> dict[str, Any]:
+    return {
+        "uploads": written.uploads,
+        "answers": {
+            question: {"violates": said[True], "allowed": said[False]}
+            for question, said in sorted(written.answers.items())
+        },
+        "left_out": {
+            "uploads_not_archived": written.not_archived,
+            "uploads_without_media": written.without_media,
+            "answers_to_another_version": chosen.other_version,
+        },
+    }
+
+
+def _tell(folder: Path, counts: dict[str, Any]) -> None:
+    for question, said in counts["answers"].items():
+        click.echo(f"{question}: {said['violates']} violate, {said['allowed']} are allowed")
+    left_out = counts["left_out"]
+    click.echo(
+        f"left out: {left_out['uploads_without_media']} uploads whose media cannot be had, "
+        f"{left_out['uploads_not_archived']} that are erased or not in the archive as they were judged, "
+        f"{left_out['answers_to_another_version']} answers to another version of a policy"
+    )
+    click.echo(f"{folder}: {counts['uploads']} uploads; next: weir model tune {folder} OUT")
 
 
 def _print_table(reader: Any) -> None:

@@ -211,9 +211,9 @@ def tune(  # noqa: PLR0913 -- one argument an option
 ) -> None:
     """Fit a generative classifier to labelled uploads with LoRA; write a checkpoint with its card into OUT.
 
-    LABELLED is a folder with labels.jsonl (or .parquet), or such a file, as `weir calibrate` reads it; no command
-    writes one from the archive. A quarter of it is held back, and the checkpoint as written is measured on that. Exits
-    1 where it came out worse.
+    LABELLED is a folder with labels.jsonl (or .parquet), or such a file; `weir archive labels` writes one from people's
+    verdicts. A quarter of it is held back, and the checkpoint as written is measured on that. Exits 1 where it came out
+    worse.
     """
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
