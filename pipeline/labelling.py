@@ -1,15 +1,15 @@
 """Archived uploads that people judged, as labelled uploads: a folder that `labels.read_labels` reads.
 
-What is sealed never comes this far: the archive's readers leave it out, and what was sealed while media were fetched
-is taken out again at last. What was erased has no caption and no media any more. The folder is its owner's alone, and
-whole or not there: `labels.jsonl` is written last.
+What is sealed never comes this far: the archive's readers leave it out. What was erased has no caption and no media
+any more. What was sealed or erased while media were fetched is taken out again at last. The folder is its owner's
+alone, and whole or not there: `labels.jsonl` is written last.
 """
 
 import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +52,7 @@ class Written:
     uploads: int = 0
     #: Question id -> how many answers say that it is violated (True), and how many that it is not.
     answers: dict[str, Counter[bool]] = field(default_factory=dict)
-    #: Erased, changed since, or never kept.
+    #: Erased, changed since, never kept, or sealed or erased while this was written.
     not_archived: int = 0
     #: Media that are gone, are others by now, or did not come.
     without_media: int = 0
@@ -132,7 +132,7 @@ class Export:
         uploads = uploads_of(self.archive, answers)
         written = Written()
         with _whole(folder) as media:
-            rows: list[Labelled] = []
+            made: dict[str, list[Labelled]] = {}
             for decision, said in answers.items():
                 upload = uploads.get(decision)
                 if upload is None:
@@ -140,13 +140,16 @@ class Export:
                 else:
                     try:
                         names = self._media(upload, media)
-                        rows += rows_of(upload, names, said)
+                        made[decision] = rows_of(upload, names, said)
                     except WorkerError as error:
                         written.without_media += 1
                         left_out(said[0].content_id, str(error))
                 advance(1)
-            # Fetching takes its time, in which people seal.
-            rows = _open_rows(rows, self.archive.sealed(), media)
+            # Fetching takes its time, in which people seal and erase.
+            still = uploads_of(self.archive, made)
+            written.not_archived += len(made) - len(still)
+            rows = [row for decision in made if decision in still for row in made[decision]]
+            _keep(rows, media)
             if not rows:
                 raise RefusedError(
                     f"of {len(answers):,} judged uploads none can be exported: {written.not_archived:,} are not in "
@@ -179,14 +182,12 @@ def _context(answer: Answered) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value}
 
 
-def _open_rows(rows: list[Labelled], sealed: Collection[str], folder: Path) -> list[Labelled]:
-    """Return the rows that nothing seals, and remove the media of all others."""
-    kept = [row for row in rows if row.id not in sealed]
-    theirs = {medium.name for row in kept for medium in row.media}
+def _keep(rows: Sequence[Labelled], folder: Path) -> None:
+    """Remove the media that none of these rows has."""
+    theirs = {medium.name for row in rows for medium in row.media}
     for path in folder.iterdir():
         if path.name not in theirs:
             path.unlink()
-    return kept
 
 
 @contextmanager
