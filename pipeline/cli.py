@@ -1,10 +1,11 @@
 """The command `weir`."""
 
 import importlib
-import os
 from typing import Final
 
 import click
+
+from workers.threads import wait_briefly
 
 #: Command -> the module that holds it as `command`, and its line in `weir --help`.
 COMMANDS: Final = {
@@ -61,6 +62,4 @@ class Lazy(click.Group):
 @click.version_option(package_name="weir-moderation")
 def main() -> None:
     """Content moderation: uploads in, calibrated decisions out, people where they are needed."""
-    # Must stand before torch is imported. Threads that spin while they wait for each other take the core from the one
-    # they wait for: beside one busy process a small model was eight times slower so.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 -- written for torch, not read
+    wait_briefly()

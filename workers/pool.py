@@ -47,6 +47,7 @@ from workers.loading import load
 from workers.signals.ocr import TextReader
 from workers.spec import ClassifierSpec
 from workers.store import Access, open_stores
+from workers.threads import wait_briefly
 
 _log = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ class JudgeActor(Judge):
     def __init__(self, *, spec: ClassifierSpec, threads: int, idle_s: float) -> None:
         # Ray allows an actor without CPUs of its own one thread; the number must stand before torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(threads)  # noqa: TID251 -- written for torch, not read
-        # Threads that spin while they wait take the cores that they wait for from the workers beside them.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # noqa: TID251 -- as above
+        wait_briefly()
         super().__init__(load(spec), watch=Watch(idle_s, _leave), node=_own_node(), borrow=_borrow)
 
 

@@ -23,6 +23,7 @@ from workers.errors import MediaRefusedError, PoisonError
 from workers.pool import PoolOptions, RayPool, look, stop
 from workers.spec import ClassifierSpec
 from workers.store import Access
+from workers.threads import WAITING
 from workers.upload import Judged, Upload
 
 #: Long enough for a busy machine; nothing here waits for as long.
@@ -199,7 +200,7 @@ def test_a_worker_has_its_threads_and_its_time(opened: Opener, pool_options: Poo
     told = actor.__ray_call__.remote(lambda _: dict(os.environ))  # noqa: TID251 -- as torch reads it
     environment = ray.get(told, timeout=PATIENCE_S)
     assert environment["OMP_NUM_THREADS"] == "1"
-    assert environment["OMP_WAIT_POLICY"] == "passive"
+    assert {name: environment[name] for name in WAITING} == WAITING
     time.sleep(2.5)
     assert before.pid in {state.pid for state in look(options)}
 
