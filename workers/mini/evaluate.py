@@ -48,7 +48,7 @@ from workers.mini.lessons import Item as Asked
 from workers.mini.material import Split
 from workers.mini.phrases import Known
 from workers.mini.samples import SAMPLES, picture
-from workers.mini.scenes import CROWD, Composer, Pixels, Scene
+from workers.mini.scenes import CROWD, Composer, Scene
 from workers.mini.steering import read, signs, steering
 from workers.mini.truth import Labelled, labelled
 from workers.mini.wordings import Asked as Composed
@@ -244,7 +244,9 @@ def rationales(examiner: Examiner, scenes: Sequence[Scene], count: int) -> Figur
         shared = prompt.prefix(images=1, caption=said.caption, text_in_image=said.text_in_image)
         turn = prompt.messages(shared, prompt.explain(asked.question))
         text = examiner.processor.apply_chat_template(turn, add_generation_prompt=True)
-        inputs = examiner.processor(text=text, images=_image(scene.pixels), return_tensors="pt")
+        inputs = examiner.processor(
+            text=text, images=Image.fromarray(scene.pixels), return_tensors="pt"
+        )
         with torch.no_grad():
             made = examiner.model.generate(**inputs, max_new_tokens=80, do_sample=False)
         reply = examiner.words.decode(
@@ -312,16 +314,8 @@ def classifier_item(scene: Scene, caption: str, text_in_image: str) -> Upload:
     return Upload(pictures=(picture,), caption=caption, text_in_image=text_in_image)
 
 
-def _image(pixels: Pixels) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(pixels)
-
-
 def photographs(examiner: Examiner, folder: Path) -> Figures:
     """AUROC of "shows a weapon" on photographs, revolvers and cannons against harmless things: reported as it is."""
-    from PIL import Image
-
     question = Question(
         id="weapons",
         policy="weapons",

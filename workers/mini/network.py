@@ -150,7 +150,9 @@ def carry_over(
     mine, theirs = model.state_dict(), before.state_dict()
     tables = {name for name, value in mine.items() if value.shape[:1] == (len(words),)}
     taken = {name: value for name, value in theirs.items() if name not in tables}
-    others = [name for name, value in taken.items() if mine[name].shape != value.shape]
+    others = [
+        name for name, value in taken.items() if name not in mine or mine[name].shape != value.shape
+    ]
     if others:
         raise ValueError(f"{earlier} has other sizes than this model: {', '.join(others[:3])}")
     model.load_state_dict(mine | taken)

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         type=Path,
         help="folder of a checkpoint to go on from, such as workers/mini, without the stage of the imagined eye",
     )
-    parser.add_argument("--steps", type=int, help=f"steps of the chosen stage; by default {STEPS}")
+    parser.add_argument("--steps", type=int, help=f"steps of each chosen stage; by default {STEPS}")
     parser.add_argument(
         "--rate", type=float, default=2e-3, help="the tower's highest learning rate"
     )
