@@ -133,7 +133,10 @@ class Rationale(_Own):
 
     clause: str | None
     text: str
+    #: Whether clause, words and place, as they stand here, were each confirmed when the model was asked back.
     supported: bool
+    #: What of its own words it denied then; where the reason is supported all the same, something else stands there.
+    denied: tuple[Literal["clause", "text", "box"], ...] = ()
     #: The share of further drawn reasons that say the same, where the policy asks for several.
     agreement: float | None = None
 

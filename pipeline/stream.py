@@ -625,6 +625,7 @@ def _with_rationales(decision: Decision, explained: Explained) -> Decision:
             clause=reason.clause,
             text=reason.text,
             supported=reason.supported,
+            denied=reason.denied,
             agreement=reason.agreement,
         )
         findings.append(finding.model_copy(update={"rationale": said, **evidence}))

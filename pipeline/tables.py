@@ -48,6 +48,8 @@ def reason(decision: Decision, leading: Finding | None) -> str:
         return ""
     said = leading.rationale
     doubt = "" if said.supported else " (not supported by a second look)"
+    if said.supported and said.denied:
+        doubt = " (corrected after a second look)"
     return f"{said.clause}: {said.text}{doubt}" if said.clause else f"{said.text}{doubt}"
 
 

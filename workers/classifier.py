@@ -7,7 +7,7 @@ The pool, the pipeline, the tests and the benchmarks know only what stands here.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,20 +57,26 @@ class Classification(NamedTuple):
     box: Box | None = None
 
 
+#: What a reason is made of, as far as a model can be asked back about it.
+ReasonPart = Literal["clause", "text", "box"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rationale:
     """A classifier's reason for one finding, for people; untrusted text, never a source of confidence.
 
-    `box` is left, top, right, bottom as shares (0 to 1) of the picture. `supported` says that
-    clause, words and place, as they are shown, were each confirmed when asked back; it is False where the reason
-    contradicts the score, names no clause or could not be parsed. `agreement` is the share of further drawn reasons
-    that say the same, None where none were drawn.
+    `box` is left, top, right, bottom as shares (0 to 1) of the picture. `supported` says that clause, words and place,
+    as they are shown, were each confirmed when asked back; it is False where the reason contradicts the score, names no
+    clause or could not be parsed. `denied` names which parts of what the model wrote it denied when asked back, also
+    those that something confirmed now stands for. `agreement` is the share of further drawn reasons that say the same,
+    None where none were drawn.
     """
 
     question: str
     clause: str | None
     text: str
     supported: bool
+    denied: tuple[ReasonPart, ...] = ()
     media: int | None = None
     box: Box | None = None
     agreement: float | None = None

@@ -3,7 +3,7 @@
 The clause alone and the reason's own words are asked about the upload, and the clause alone about the place. What is
 denied is never shown as supported: words that are denied give way to the clause's own, which the question about the
 clause has just confirmed; a place gives way to a surer one, which is asked about in its turn. Where nothing is
-confirmed that could stand instead, the reason is unsupported.
+confirmed that could stand instead, the reason is unsupported. Either way it is said which parts the model denied.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageStat
 
 from policies.question import Question
-from workers.classifier import Box
+from workers.classifier import Box, ReasonPart
 from workers.reason import Reason, ask_alone, ask_back, shown
 
 #: Asks every question about every picture (None: about the text alone); log-odds, one row a picture.
@@ -36,10 +36,11 @@ _SURER: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proven:
-    """What is shown of a reason, and whether clause, words and place, as shown, were each confirmed."""
+    """What is shown of a reason, whether all of that was confirmed, and what of the model's own was denied."""
 
     reason: Reason
     supported: bool
+    denied: tuple[ReasonPart, ...] = ()
 
 
 def proven(ask: Ask, question: Question, reason: Reason, image: Image.Image | None) -> Proven:
@@ -52,27 +53,34 @@ def proven(ask: Ask, question: Question, reason: Reason, image: Image.Image | No
     alone = ask_alone(question, reason.clause)
     ((clause, words),) = ask([image], [alone, ask_back(alone, reason)])
     supported = clause > 0
-    if supported and not words > 0:
-        reason = replace(reason, text=shown(alone.forbidden[0].text))
+    denied: list[ReasonPart] = [] if supported else ["clause"]
+    if not words > 0:
+        denied.append("text")
+        if supported:
+            reason = replace(reason, text=shown(alone.forbidden[0].text))
     if reason.box is None or image is None:
         # Where no picture was judged, no place can be confirmed, and none is shown.
-        return Proven(reason=replace(reason, box=None), supported=supported)
-    box, held = _place(ask, alone, image, reason.box)
-    return Proven(reason=replace(reason, box=box), supported=supported and held)
+        return Proven(reason=replace(reason, box=None), supported=supported, denied=tuple(denied))
+    own, box, held = _place(ask, alone, image, reason.box)
+    if not own > 0:
+        denied.append("box")
+    return Proven(
+        reason=replace(reason, box=box), supported=supported and held, denied=tuple(denied)
+    )
 
 
-def _place(ask: Ask, alone: Question, image: Image.Image, box: Box) -> tuple[Box, bool]:
-    """Return the place that stands, and whether the clause was confirmed when asked about it alone."""
+def _place(ask: Ask, alone: Question, image: Image.Image, box: Box) -> tuple[float, Box, bool]:
+    """Return the log-odds of the model's own place, the place that stands, and whether that was confirmed alone."""
     own, *windows = (row[0] for row in ask([only(image, at) for at in (box, *PLACES)], [alone]))
     if not all(map(math.isfinite, (own, *windows))):
-        return box, False
+        return own, box, False
     if own >= max(windows):
-        return box, own > 0
+        return own, box, own > 0
     surer = around(windows)
     ((again,),) = ask([only(image, surer)], [alone])
     if again > 0 or max(windows) <= 0:
-        return surer, again > 0
-    return PLACES[windows.index(max(windows))], True
+        return own, surer, again > 0
+    return own, PLACES[windows.index(max(windows))], True
 
 
 def around(odds: Sequence[float]) -> Box:

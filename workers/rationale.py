@@ -77,6 +77,7 @@ class Reasons:
             clause=reason.clause,
             text=reason.text,
             supported=stands.supported,
+            denied=stands.denied,
             media=None if looked is None else looked.media,
             box=reason.box,
             agreement=agreement(reason, drawn),

@@ -25,7 +25,15 @@ from PIL import Image
 
 from policies.question import Part, Question
 from workers import prompt
-from workers.classifier import Classification, Item, Picture, Rationale, asked, outdoes
+from workers.classifier import (
+    Classification,
+    Item,
+    Picture,
+    Rationale,
+    ReasonPart,
+    asked,
+    outdoes,
+)
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.fingerprint import of_values
 from workers.proof import only
@@ -323,17 +331,25 @@ class RemoteClassifier:
                 )
                 continue
             alone = ask_alone(question, reason.clause)
-            looks = [(alone, picture), (ask_back(alone, reason), picture)]
+            looks: list[tuple[ReasonPart, Question, Picture | None]] = [
+                ("clause", alone, picture),
+                ("text", ask_back(alone, reason), picture),
+            ]
             if picture is not None and reason.box is not None:
                 place = only(Image.fromarray(picture.pixels), reason.box)
-                looks.append((alone, replace(picture, pixels=np.asarray(place))))
-            back = [await self._ask(client, item, *look) for look in looks]
+                looks.append(("box", alone, replace(picture, pixels=np.asarray(place))))
+            denied = [
+                part
+                for part, asked, at in looks
+                if not (await self._ask(client, item, asked, at))[0] > 0
+            ]
             found.append(
                 Rationale(
                     question=question.id,
                     clause=reason.clause,
                     text=reason.text,
-                    supported=all(score > 0 for score, _ in back),
+                    supported=not denied,
+                    denied=tuple(denied),
                     media=picture.media if picture is not None and reason.seen else None,
                     box=reason.box,
                     agreement=agreement(

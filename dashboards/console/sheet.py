@@ -109,7 +109,7 @@ def _question(
         "allowed": [{"id": exempt.id, "text": exempt.text} for exempt in question.allowed],
         "rationale": None
         if rationale is None
-        else {"clause": rationale.clause, "text": rationale.text, "supported": rationale.supported},
+        else rationale.model_dump(mode="json", include={"clause", "text", "supported", "denied"}),
     }
 
 

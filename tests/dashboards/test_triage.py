@@ -139,6 +139,17 @@ def test_all_that_a_decision_needs_is_on_one_screen(house: Any) -> None:
     expect(page.locator("#supported")).to_have_text("supported by the upload")
 
 
+def test_what_the_model_denied_is_not_its_word(house: Any) -> None:
+    """Where words or place were denied and corrected, the reviewer is told which."""
+    house.put("one", rationale=RATIONALE | {"denied": ["text", "box"]})
+    page = house.page("ann")
+    ready(page)
+
+    expect(page.locator("#supported")).to_have_text(
+        "corrected: the model denied its own words and place"
+    )
+
+
 def test_stored_markup_is_words(house: Any) -> None:
     """Markup in captions, rationales, notes, names, reports and appeals is shown as it was written and never runs."""
     report = {"category": MARKUP, "text": MARKUP}

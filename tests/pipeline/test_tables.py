@@ -73,6 +73,14 @@ def test_the_models_words_are_text_and_never_markup() -> None:
     assert "not supported" in text
 
 
+def test_a_corrected_reason_says_so() -> None:
+    """What the model denied of its own words is not passed off as its word."""
+    said = Rationale(clause="W1", text="A pistol.", supported=True, denied=("text",))
+    text = drawn(a_decision(a_finding("weapons", 0.95, outcome="acted", rationale=said)))
+
+    assert "corrected after a second look" in " ".join(text.split())
+
+
 def test_a_decision_without_findings_has_a_row_too() -> None:
     """An upload that no question was asked of is in the table."""
     assert "remove" in drawn(a_decision())

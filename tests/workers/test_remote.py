@@ -336,6 +336,7 @@ def test_reasons_are_put_to_the_proof(server: Server) -> None:
     answer = far.classify([ITEM], [QUESTION])[0][0]
     reason = far.explain(ITEM, [(QUESTION, answer)])[0]
     assert (reason.clause, reason.text, reason.supported) == ("W1", "A pistol.", False)
+    assert reason.denied == ("clause", "text")
 
 
 def test_a_place_is_looked_at_by_itself(server: Server) -> None:
@@ -367,7 +368,7 @@ def test_a_place_is_looked_at_by_itself(server: Server) -> None:
     item = Item(pictures=(Picture(media=0, pixels=pixels),))
     answer = far.classify([item], [QUESTION])[0][0]
     reason = far.explain(item, [(QUESTION, answer)])[0]
-    assert (reason.clause, reason.supported) == ("W1", False)
+    assert (reason.clause, reason.supported, reason.denied) == ("W1", False, ("box",))
     assert len(set(pictures)) == 2
 
 

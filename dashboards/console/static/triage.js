@@ -231,10 +231,18 @@ function ask() {
   const words = question.rationale;
   at("model").hidden = !words;
   if (words) {
-    at("supported").textContent = words.supported ? "supported by the upload" : "not supported by the upload";
+    at("supported").textContent = standing(words);
     at("rationale").textContent = (words.clause ? `${words.clause}: ` : "") + words.text;
   }
   choose("");
+}
+
+// What the model denied when it was asked back is never shown as its own word.
+function standing(words) {
+  if (!words.supported) return "not supported by the upload";
+  if (!words.denied.length) return "supported by the upload";
+  const parts = words.denied.map((part) => ({ clause: "clause", text: "words", box: "place" })[part]);
+  return `corrected: the model denied its own ${parts.join(" and ")}`;
 }
 
 function list(place, rows) {

@@ -96,7 +96,7 @@ def became(detail: str, **traits: bool) -> list[tuple[Outcome | None, bool]]:
 def test_a_true_reason_that_is_confirmed_passes() -> None:
     """A true reason stays true for who sees what is there, and is marked for who denies all."""
     for outcome, right in became("true"):
-        assert (outcome in {"kept", "mended"}, right) == (True, True)
+        assert (outcome, right) == ("kept", True)
     verdicts = judge(
         Always(-1.0), [t for t in trials(count=2, seed=1) if t.planted], lambda _: None
     )
@@ -106,10 +106,10 @@ def test_a_true_reason_that_is_confirmed_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lie", "outcome"), [("place", "mended"), ("words", "mended"), ("clause", "unsupported")]
+    ("lie", "outcome"), [("place", "corrected"), ("words", "corrected"), ("clause", "unsupported")]
 )
-def test_false_evidence_is_marked_or_mended(lie: str, outcome: str) -> None:
-    """Who sees what is there marks a false clause, and shows the true words and place for false ones."""
+def test_false_evidence_is_marked(lie: str, outcome: str) -> None:
+    """Who sees what is there marks what is false, and shows true words and places for false ones."""
     assert became(lie) == [(outcome, True)] * 2
 
 
@@ -121,15 +121,15 @@ def test_false_evidence_that_is_shown_as_supported_fails() -> None:
 
 
 def test_how_false_evidence_passed_is_told() -> None:
-    """Rows and page count apart what was marked, what was mended and what stood though false."""
-    outcomes: list[Outcome] = ["unsupported", "mended", "mended", "false"]
+    """Rows and page count apart what was marked as a whole, what in part, and what stood though false."""
+    outcomes: list[Outcome] = ["unsupported", "corrected", "corrected", "false"]
     rows = summed(
         [
             Verdict(check="evidence_false", detail="place", right=one != "false", outcome=one)
             for one in outcomes
         ]
     )
-    told = "1 marked unsupported, 2 mended, 1 false and shown as supported"
+    told = "1 marked unsupported, 2 marked in part and corrected, 1 false and shown as supported"
 
     assert [(row.detail, row.passed.value, row.how) for row in rows] == [
         ("all", 0.75, told),

@@ -264,8 +264,34 @@ def test_a_mended_place_is_itself_asked_about(
     stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
 
     assert asked == [1, 1 + len(PLACES), 1]
-    assert stands.supported
+    assert (stands.supported, stands.denied) == (True, ("box",))
     assert stands.reason.box == (around(windows) if again > 0 else PLACES[7])
+
+
+@given(
+    clause=st.sampled_from([2.0, -2.0]),
+    words=st.sampled_from([2.0, -2.0]),
+    place=st.sampled_from([2.0, -2.0, float("nan")]),
+    elsewhere=st.sampled_from([3.0, -3.0]),
+)
+def test_what_the_model_denies_of_its_own_is_named(
+    clause: float, words: float, place: float, elsewhere: float, questions: tuple[Question, ...]
+) -> None:
+    """Each part is named where it was denied, and only there; a surer place elsewhere denies nothing by itself."""
+
+    def ask(images: Any, about: Any) -> list[list[float]]:
+        if len(about) == 2:
+            return [[clause, words]]
+        return [
+            [one] for one in ([place, *[elsewhere] * len(PLACES)] if len(images) > 1 else [3.0])
+        ]
+
+    reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
+    stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
+
+    odds = {"clause": clause, "text": words, "box": place}
+    assert stands.denied == tuple(part for part, sure in odds.items() if not sure > 0)
+    assert not (stands.supported and "text" in stands.denied and stands.reason.text == PISTOL)
 
 
 def test_what_is_no_number_confirms_nothing(questions: tuple[Question, ...]) -> None:
