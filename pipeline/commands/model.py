@@ -159,17 +159,17 @@ def probe(
     from pipeline.config import Settings
     from pipeline.probing import page, summed
     from pipeline.progress import bar
-    from workers.errors import CheckpointError
+    from workers.errors import WorkerError
     from workers.probe import judge, trials
 
     settings = Settings()
+    made = list(trials(count=count, seed=seed))
     try:
         model = _classifier(settings, name or settings.classifiers[0].name)
-    except CheckpointError as error:
+        with bar("Probing", len(made), quiet=as_json) as advance:
+            rows = summed(judge(model, made, advance), bound=bound)
+    except WorkerError as error:
         raise click.ClickException(str(error)) from error
-    made = list(trials(count=count, seed=seed))
-    with bar("Probing", len(made), quiet=as_json) as advance:
-        rows = summed(judge(model, made, advance), bound=bound)
     if not rows:
         raise click.ClickException(f"{model.name} covers none of the questions of the probe")
     plain = [asdict(row) | {"reached": row.reached} for row in rows]

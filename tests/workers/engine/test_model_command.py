@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from infra.embedded.ports import free_port
 from pipeline.commands.model import command
 
 Noise = Callable[..., Image.Image]
@@ -114,3 +115,16 @@ def test_unknown_name_lists_the_known(configured: Path) -> None:
     result = CliRunner().invoke(command, ["info", "nose"])
     assert result.exit_code == 1
     assert "eye, ear" in result.stderr
+
+
+def test_probe_of_a_model_that_is_away_says_so(configured: Path) -> None:
+    """Where an endpoint does not answer, the probe ends with what is wrong instead of a traceback."""
+    port = free_port()
+    (configured / "weir.toml").write_text(
+        "[[classifiers]]\nname = 'far'\nkind = 'remote'\nmodel = 'x'\n"
+        f"options = {{endpoint = 'http://127.0.0.1:{port}/v1', deadline_s = 1.0}}\n"
+    )
+    done = run("probe", "--classifier", "far", "--count", "1")
+    assert done.exit_code == 1
+    assert "Error: " in done.stderr
+    assert "no answer within 1 s" in done.stderr
