@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import (
@@ -33,6 +33,7 @@ from workers.errors import MediaRefusedError
 from workers.frames import FrameSample
 from workers.refusal import Refusal
 from workers.room import Room
+from workers.signals.likeness import perceptual_hash
 
 #: By type. They are called directly: `Image.open` would go on to try every reader that anybody registered.
 _READERS: Final[Mapping[str, type[ImageFile.ImageFile]]] = {
@@ -101,9 +102,16 @@ _FRAME_S: Final = 0.1
 _MS: Final = 1000.0
 
 
+class Decoded(NamedTuple):
+    """The pictures of an image, and the perceptual hash of the first."""
+
+    pictures: list[Picture]
+    perceptual_hash: str
+
+
 def decode(
     data: bytes, mime: str, *, media: int, bounds: Bounds, share_pixels: int, effort: Effort
-) -> list[Picture]:
+) -> Decoded:
     """Return the pictures of an image: one; for animations and long strips up to `max_frames`.
 
     `share_pixels` is how many pixels they may have together.
@@ -125,10 +133,12 @@ def decode(
             turn = _TURNS.get(_orientation(image))
         if turn is not None:
             shown = [(time_s, picture.transpose(turn)) for time_s, picture in shown]
-        return [
+        pictures = [
             Picture(media=media, pixels=np.asarray(picture), time_s=time_s)
             for time_s, picture in shown
         ]
+        # From Pillow's own picture, while it is there: to make one of the pixels again takes as long as the hash.
+        return Decoded(pictures, perceptual_hash(shown[0][1]))
 
 
 class _Watched(io.BytesIO):

@@ -14,7 +14,6 @@ from workers.classifier import Picture
 from workers.decode import decode
 from workers.errors import MediaRefusedError, MediaUnavailableError
 from workers.refusal import Outage, Refusal
-from workers.signals.likeness import perceptual_hash
 from workers.sniff import Kind, sniff
 from workers.store import Store
 from workers.upload import Location, Upload
@@ -54,6 +53,7 @@ def prepare(upload: Upload, store: Store, bounds: Bounds) -> Prepared:
     effort = Effort(bounds)
     pictures: list[Picture] = []
     digests: list[str] = []
+    hashes: list[str] = []
     fetch_s = decode_s = 0.0
     for index, location in enumerate(upload.media):
         try:
@@ -61,7 +61,7 @@ def prepare(upload: Upload, store: Store, bounds: Bounds) -> Prepared:
             data, digest = _fetched(location, store, bounds, bounds.fetch_timeout_s - fetch_s)
             fetched_s = time.perf_counter()
             kind = _image_kind(data)
-            pictures += decode(
+            found = decode(
                 data,
                 kind.mime,
                 media=index,
@@ -72,20 +72,18 @@ def prepare(upload: Upload, store: Store, bounds: Bounds) -> Prepared:
         except (MediaRefusedError, MediaUnavailableError) as error:
             error.media = index
             raise
+        pictures += found.pictures
+        hashes.append(found.perceptual_hash)
         digests.append(digest)
         fetch_s += fetched_s - started_s
         decode_s += time.perf_counter() - fetched_s
-    hashing_s = time.perf_counter()
-    first = {picture.media: picture for picture in reversed(pictures)}
-    hashes = tuple(perceptual_hash(first[index].pixels) for index in range(len(upload.media)))
     return Prepared(
         pictures=tuple(pictures),
         media_digests=tuple(digests),
-        perceptual_hashes=hashes,
+        perceptual_hashes=tuple(hashes),
         stages_ms=(
             ("fetch", round(fetch_s * _MS, 3)),
             ("decode", round(decode_s * _MS, 3)),
-            ("hash", round((time.perf_counter() - hashing_s) * _MS, 3)),
         ),
     )
 

@@ -30,7 +30,7 @@ def pictures_of(
         bounds=bounds,
         share_pixels=share_pixels,
         effort=Effort(bounds),
-    )
+    ).pictures
 
 
 def only(data: bytes, bounds: Bounds | None = None) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ same one, and would bring SciPy and PyWavelets for these lines.
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 #: The side of the small copy, and of the square of lowest waves that is kept of it.
@@ -18,10 +17,11 @@ _FLAT: Final = 2.0
 _WAVES: Final = np.cos(np.pi / _SIDE * np.outer(np.arange(_KEPT), np.arange(_SIDE) + 0.5))
 
 
-def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
+def perceptual_hash(picture: Image.Image) -> str:
     """Return the hash of a picture as 16 hexadecimal digits; of one without contrast the empty string."""
-    # Each of its pixels is a plain mean, which copies of another size have, too.
-    small = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    # Each of its pixels is a plain mean, which copies of another size have, too. Steps in between would be faster, and
+    # copies would differ in more bits.
+    small = picture.resize((_SIDE, _SIDE), Image.Resampling.BOX)
     grey = np.asarray(small.convert("L"), dtype=np.float64)
     if grey.std() < _FLAT:
         return ""

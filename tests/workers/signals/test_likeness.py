@@ -3,9 +3,7 @@
 from io import BytesIO
 from itertools import combinations
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from workers.mini import samples
@@ -30,12 +28,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))]
 
 
-def hash_of(picture: Image.Image) -> str:
-    """Return the hash of a picture's pixels."""
-    pixels: NDArray[np.uint8] = np.asarray(picture)
-    return perceptual_hash(pixels)
-
-
 def recoded(picture: Image.Image, quality: int) -> Image.Image:
     """Return the picture as a JPEG of this quality has it."""
     out = BytesIO()
@@ -46,17 +38,20 @@ def recoded(picture: Image.Image, quality: int) -> Image.Image:
 def test_a_copy_that_was_recoded_scaled_or_brightened_is_near(pictures: list[Image.Image]) -> None:
     """What platforms do to a picture changes few bits; other pictures differ in many."""
     for picture in pictures:
-        own = hash_of(picture)
+        own = perceptual_hash(picture)
         for copy in (
             recoded(picture, 40),
             picture.resize((picture.width // 2, picture.height // 3)),
             ImageEnhance.Brightness(picture).enhance(1.15),
         ):
-            assert differ(own, hash_of(copy)) <= NEAR
-    apart = [differ(hash_of(one), hash_of(other)) for one, other in combinations(pictures, 2)]
+            assert differ(own, perceptual_hash(copy)) <= NEAR
+    apart = [
+        differ(perceptual_hash(one), perceptual_hash(other))
+        for one, other in combinations(pictures, 2)
+    ]
     assert min(apart) > 2 * NEAR
 
 
 def test_a_picture_without_contrast_has_none() -> None:
     """Plain areas would all be alike, whatever else they are."""
-    assert hash_of(Image.new("RGB", (64, 48), "navy")) == ""
+    assert perceptual_hash(Image.new("RGB", (64, 48), "navy")) == ""
