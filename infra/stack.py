@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from infra.embedded import broker, ray_head, real_kafka, redis_server
+from infra.embedded import broker, ray_head, real_kafka, redis_server, trial_policies
 from infra.embedded.ports import free_port, wait_for
 from pipeline import processes
 from pipeline.beside import PARTS
-from pipeline.config import environment
+from pipeline.config import SHIPPED_POLICIES, Settings, environment
 from pipeline.errors import PipelineError
 from pipeline.processes import Part
 
@@ -63,6 +63,7 @@ class Stack:
                 self._folder("redis", survives=bool(home)), logs=self.logs, env=self.base
             )
         )
+        self._try_policies()
         media = self.data / "media"
         media.mkdir(exist_ok=True)
         self.variables |= {
@@ -129,6 +130,17 @@ class Stack:
         if not wait_for(host, int(port), timeout_s=_PATIENCE_S, while_true=lambda: part.running):
             raise processes.failed(part.name, f"nobody answers at {address}", part.tail())
         _say(part=part.name, state="ready", detail=address)
+
+    def _try_policies(self) -> None:
+        """Have the stack work with a copy of the shipped policies, unless it was told of others."""
+        settings = Settings()
+        if settings.policies != SHIPPED_POLICIES:
+            return
+        folder = self.data / "policies"
+        raised = trial_policies.copy(SHIPPED_POLICIES, settings.calibrations, folder)
+        self.variables["WEIR_POLICIES"] = str(folder)
+        tried = f"; live here though they ship as drafts: {', '.join(raised)}" if raised else ""
+        _say(part="policies", state="ready", detail=f"{folder}{tried}")
 
     def _start_ray(self) -> tuple[Part, str]:
         cpus = max(4, os.cpu_count() or 1)

@@ -22,6 +22,7 @@ from workers.spec import REMOTE_DEADLINE_S, TIDY_S
 
 #: Where the repository or the installed package has its own policies and bundled model.
 _HOUSE = Path(__file__).resolve().parent.parent
+SHIPPED_POLICIES = _HOUSE / "policies"
 
 
 class _Section(BaseModel):
@@ -202,7 +203,7 @@ class Settings(BaseSettings):
 
     #: The name of this pipeline process: its transactional id and group instance id come from it.
     instance: str = Field(default_factory=lambda: f"weir-{socket.gethostname()}")
-    policies: Path = _HOUSE / "policies"
+    policies: Path = SHIPPED_POLICIES
     calibrations: Path = _HOUSE / "workers" / "mini" / "calibrations"
     #: Where uploads, decisions and verdicts are archived: a folder, or `s3://BUCKET/PREFIX` at the store's endpoint.
     archive: str = "archive"

@@ -76,13 +76,8 @@ class Demo:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Start the demo on a folder of its own and return it when it has shown its table."""
     root = tmp_path_factory.mktemp("demo")
-    policies = root / "policies"
-    shutil.copytree(
-        HOUSE / "policies", policies, ignore=shutil.ignore_patterns("*.py", "__pycache__")
-    )
     data = root / "weir"
     base = {k: v for k, v in environment().items() if not k.startswith(("WEIR_", "RAY_", "KAFKA_"))}
-    base["WEIR_POLICIES"] = str(policies)
     # Reasons are waited for longer than usual: other tests have the machine as well.
     base["WEIR_STREAM_RATIONALE_WAIT_S"] = "120"
     with (root / "printed").open("wb") as printed:
@@ -103,7 +98,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         yield Demo(
             process=process,
             data=data,
-            policies=policies,
+            policies=data / "policies",
             printed=text,
             environment=base
             | exported(data / "env")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -27,6 +28,8 @@ from playwright.sync_api import (
 from dashboards.console import access
 from dashboards.console.app import console
 from dashboards.console.site import Site
+from infra.embedded import trial_policies
+from pipeline.config import SHIPPED_POLICIES, Settings
 from pipeline.desk import Desk, Rules
 from pipeline.escalate import Escalate
 from pipeline.messages import (
@@ -55,11 +58,20 @@ from pipeline.tally import Figures, Tally
 from pipeline.watchdog import Watchdog
 from pipeline.weighing import Weighing
 from policies.folder import read_policies
-from policies.schema import Action, Severity, Status
+from policies.schema import Action, PolicySet, Severity, Status
 from workers.mini import samples
 from workers.store import Access, open_stores
 
-POLICIES = read_policies(Path(__file__).parents[2] / "policies")
+
+def tried() -> PolicySet:
+    """Return the policies that `weir up` works with."""
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "policies"
+        trial_policies.copy(SHIPPED_POLICIES, Settings().calibrations, copy)
+        return read_policies(copy)
+
+
+POLICIES = tried()
 PASSWORD = "a long enough password"
 #: How long anything in a browser is waited for: the machine may be busy.
 PATIENCE_S = 60.0

@@ -11,7 +11,7 @@ from moto.server import ThreadedMotoServer
 
 from infra.embedded.ports import free_port
 from pipeline import doctor
-from pipeline.config import Settings
+from pipeline.config import SHIPPED_POLICIES, Settings
 from workers.signals.ocr import available
 
 HOUSE = Path(__file__).parent.parent.parent
@@ -132,9 +132,12 @@ def test_a_missing_bucket_is_told_apart_from_an_empty_one() -> None:
 
 def test_a_policy_that_no_classifier_can_judge_is_named(tmp_path: Path) -> None:
     """A live policy outside of every classifier's own is wrong; the others are not mentioned."""
+    for name in ("weapons", "drugs", "queues", "context"):
+        text = (SHIPPED_POLICIES / f"{name}.yaml").read_text()
+        (tmp_path / f"{name}.yaml").write_text(text.replace("status: draft", "status: live"))
     only = STUB | {"policies": ["weapons"]}
 
-    found = list(doctor.examine(settings(classifiers=[only])))
+    found = list(doctor.examine(settings(classifiers=[only], policies=tmp_path)))
 
     assert "policy weapons" not in {d.of for d in found}
     drugs = next(d for d in found if d.of == "policy drugs")

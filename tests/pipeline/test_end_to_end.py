@@ -20,7 +20,8 @@ import psutil
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipeline.config import Kafka, environment
+from infra.embedded import trial_policies
+from pipeline.config import SHIPPED_POLICIES, Kafka, Settings, environment
 from pipeline.kafka import Producer, Topics, read
 from pipeline.messages import DEAD_LETTERS, DECISIONS, UPLOADS, Decision
 from pipeline.records import Outgoing
@@ -129,8 +130,9 @@ class Site:
 def site(
     kafka: str, ray_server: RayHead, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """Start a pipeline with the shipped policies and the bundled model."""
+    """Start a pipeline with the shipped policies, as `weir up` tries them, and the bundled model."""
     folder = tmp_path_factory.mktemp("site")
+    trial_policies.copy(SHIPPED_POLICIES, Settings().calibrations, folder / "policies")
     settings = Kafka(servers=kafka, topic_prefix=f"e{os.getpid()}.", partitions=2)
     topics = Topics(settings)
     wanted = plan(settings)
@@ -151,6 +153,7 @@ def site(
         "WEIR_POOL_NAMESPACE": "end-to-end",
         "WEIR_POOL_PREPARERS_MIN": "2",
         "WEIR_POOL_PREPARERS_MAX": "2",
+        "WEIR_POLICIES": str(folder / "policies"),
         "WEIR_STORE_FOLDER": str(folder / "media"),
         "WEIR_STORE_ENDPOINT": f"http://{host}:{port}",
         "WEIR_STORE_ACCESS_KEY": "key",

@@ -69,6 +69,8 @@ def folder(tmp_path: Path) -> Path:
     made.mkdir()
     for name in ("weapons.yaml", "queues.yaml", "context.yaml"):
         shutil.copy(HOUSE / name, made)
+    text = (made / "weapons.yaml").read_text()
+    (made / "weapons.yaml").write_text(text.replace("status: draft", "status: live"))
     return made
 
 

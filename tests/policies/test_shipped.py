@@ -41,10 +41,11 @@ def test_nothing_wrong() -> None:
 
 
 def test_short_enough() -> None:
-    """What is asked of the bundled model is short: it has learned short policies."""
-    live = [p for p in read_policies(FOLDER) if p.status is Status.LIVE]
+    """What the bundled model is asked in a trial is short: it has learned short policies."""
+    policies = read_policies(FOLDER)
+    tried = [policies.by_name[name] for name in read_cases(policies, FOLDER)]
 
-    for question in (question for policy in live for question in policy.questions):
+    for question in (question for policy in tried for question in policy.questions):
         words = [question.question, *(f"{a} {b}" for a, b in question.definitions)]
         words += [c.text for c in question.forbidden] + [a.text for a in question.allowed]
         assert len(" ".join(words).split()) <= 80
@@ -145,11 +146,12 @@ def test_grown_policy(tmp_path: Path) -> None:
 
 
 def test_cases() -> None:
-    """Every live policy has golden cases of both kinds, with counterfactuals."""
+    """Every live policy has golden cases, and all have cases of both kinds, with counterfactuals."""
     policies = read_policies(FOLDER)
     cases = read_cases(policies, FOLDER)
 
-    assert {p.policy for p in policies if p.status is Status.LIVE} == cases.keys()
+    assert {p.policy for p in policies if p.status is Status.LIVE} <= cases.keys()
+    assert len(cases) >= 7
     for file in cases.values():
         assert {case.expect for case in file.cases.values()} == {"violates", "allowed"}
         assert any(case.unlike for case in file.cases.values())

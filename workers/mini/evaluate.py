@@ -50,7 +50,7 @@ from workers.mini.phrases import Known
 from workers.mini.samples import SAMPLES, picture
 from workers.mini.scenes import CROWD, Composer, Scene
 from workers.mini.steering import read, signs, steering
-from workers.mini.truth import Labelled, labelled
+from workers.mini.truth import TRUTHS, Labelled, labelled
 from workers.mini.wordings import Asked as Composed
 from workers.mini.wordings import noun
 from workers.spec import ClassifierSpec
@@ -146,12 +146,12 @@ def concepts(
 
 
 def policies(examiner: Examiner, count: int, split: Split) -> Figures:
-    """AUROC of each question of the live shipped policies, and ECE after calibration elsewhere.
+    """AUROC of each question of the shipped policies that it was made for, and ECE after calibration elsewhere.
 
-    The calibration is fitted on scenes of the validation style; `count` is scenes a policy, and
+    Drafts are measured as well: whether a policy may be live is what this says. The calibration is fitted on scenes of the validation style; `count` is scenes a policy, and
     every question is asked of the scenes of all policies.
     """
-    questions = read_policies(HERE.parents[1] / "policies").questions
+    questions = shipped()
     kept: dict[str, dict[str, tuple[Truths, Numbers]]] = {}
     splits: tuple[tuple[str, Split, int, int], ...] = (
         ("fitted", "validation", 71, count // 2),
@@ -178,6 +178,12 @@ def policies(examiner: Examiner, count: int, split: Split) -> Figures:
         probability = 1 / (1 + np.exp(-(slope * score + offset)))
         found[name] = auroc(truth, score) | {"ece": ece(probability, truth)}
     return found
+
+
+def shipped() -> tuple[Question, ...]:
+    """Return the questions of the shipped policies whose truth about composed scenes is known."""
+    policies = read_policies(HERE.parents[1] / "policies")
+    return tuple(q for policy in policies if policy.policy in TRUTHS for q in policy.questions)
 
 
 def look(examiner: Examiner, uploads: Sequence[Labelled]) -> list[Sight]:
@@ -352,7 +358,7 @@ def speed(folder: Path) -> Figures:
     classifier = load(ClassifierSpec(model=str(folder)))
     load_s = time.monotonic() - begun
     torch.set_num_threads(2)
-    questions = read_policies(HERE.parents[1] / "policies").questions[:12]
+    questions = shipped()
     jpeg = BytesIO()
     picture(SAMPLES[0]).save(jpeg, "JPEG", quality=90)
     times = []

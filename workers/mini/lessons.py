@@ -1,10 +1,11 @@
 """Uploads with questions whose answers are known: what the language part learns from and is examined on."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from workers import prompt
 from workers.mini.captions import CONTEXTS, HARMLESS, HARMS, STEERING, write
@@ -52,6 +53,9 @@ THEME_ACTS = {
     "glorify": "glorify harm with",
 }
 
+#: From how many draws a belief's answers are counted.
+DRAWS = 24
+
 #: Kinds of questions that a teacher composes.
 KINDS = ("plain", "inverted", "caption", "act", "carve-out", "many", "together", "theme")
 
@@ -71,15 +75,37 @@ class Item:
     """One question about one upload, with the truth at every place where the model can be taught.
 
     `nouns` are (end of the words in `text`, is it shown, is it named), `clauses` are (end in `text`, does it hold);
-    `reply` is the rationale to write, or empty.
+    these and `answer` are 0 or 1, or between where only a belief is taught. `reply` is the rationale to write, or empty.
     """
 
     text: str
-    answer: bool
+    answer: float
     kind: str
-    nouns: tuple[tuple[int, bool, bool], ...] = ()
-    clauses: tuple[tuple[int, bool], ...] = ()
+    nouns: tuple[tuple[int, float, float], ...] = ()
+    clauses: tuple[tuple[int, float], ...] = ()
     reply: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belief:
+    """How likely each thing is shown, for one who sees what the tower says and reads the caption but not the truth.
+
+    `odds` are log-odds of each concept where a question is about it alone. By `breadth` they change with the logarithm
+    of how many the question is about, and by `habits` with its kind: what is asked about is there more or less often.
+    """
+
+    odds: npt.NDArray[np.float64]
+    breadth: float
+    habits: Mapping[str, float]
+
+    def draws(self, rng: np.random.Generator, asked: Asked, count: int) -> list[frozenset[int]]:
+        """Return `count` sets of things that the question is about, as likely as each is believed to be shown."""
+        names = np.array(sorted(concerned(asked)), np.int64)
+        if not len(names):
+            return [frozenset()] * count
+        odds = self.odds[names] + self.breadth * np.log(len(names)) + self.habits[asked.kind]
+        there = rng.random((count, len(names))) < 1 / (1 + np.exp(-odds))
+        return [frozenset(names[row].tolist()) for row in there]
 
 
 def lookalikes(shown: frozenset[int]) -> frozenset[int]:
@@ -92,13 +118,54 @@ def lookalikes(shown: frozenset[int]) -> frozenset[int]:
     )
 
 
+#: What OCR takes for what.
+SLIPS = {
+    "o": "0",
+    "O": "0",
+    "l": "1",
+    "I": "l",
+    "i": "1",
+    "S": "5",
+    "B": "8",
+    "m": "rn",
+    "w": "vv",
+    "e": "c",
+}
+
+
+def misread(rng: np.random.Generator, text: str, share: float) -> str:
+    """Return a text as OCR may read it: in so large a share of texts some letters and spaces are wrong or missing."""
+    if not text or rng.random() >= share:
+        return text
+    if rng.random() < 0.3:
+        text = text.upper()
+    odds = rng.uniform(0.01, 0.1)
+    rolls = rng.random((len(text), 2))
+    return "".join(
+        char if roll >= odds else ("" if char == " " or kind < 0.3 else SLIPS.get(char, char))
+        for char, (roll, kind) in zip(text, rolls.tolist(), strict=True)
+    )
+
+
 class Teacher:
-    """Composes captions and questions about scenes; `present` is how often a plain question's thing is shown."""
+    """Composes captions and questions about scenes.
+
+    `present` is how often a plain question's thing is shown, `misread` how often text in the image has slips such as
+    OCR makes, `steer` how often a line tries to steer the verdict.
+    """
 
     def __init__(
-        self, rng: np.random.Generator, *, known: Known = "train", present: float = 0.5
+        self,
+        rng: np.random.Generator,
+        *,
+        known: Known = "train",
+        present: float = 0.5,
+        misread: float = 0.0,
+        steer: float = 0.06,
     ) -> None:
         self.rng = rng
+        self.misread = misread
+        self.steer = steer
         self.present = present
         self.known = known
         self.composer = Composer(rng, known=known)
@@ -110,7 +177,7 @@ class Teacher:
         shown: frozenset[int],
         *,
         topic: str | None = None,
-        steer: float = 0.06,
+        steer: float | None = None,
         seen: bool = True,
     ) -> Said:
         """Return a caption, and sometimes text in the image, for a scene that shows these concepts.
@@ -139,14 +206,14 @@ class Teacher:
             lines["image" if seen and rng.random() < 0.12 else "caption"].append(said.text)
             topics |= said.topics
             names |= said.names
-        steered = bool(rng.random() < steer)
+        steered = bool(rng.random() < (self.steer if steer is None else steer))
         if steered:
             lines["image" if seen and rng.random() < 0.6 else "caption"].append(
-                str(rng.choice(np.array(STEERING)))
+                str(rng.choice(np.array(STEERING.of(self.known))))
             )
         return Said(
             caption=" ".join(lines["caption"]),
-            text_in_image=" ".join(lines["image"]),
+            text_in_image=misread(rng, " ".join(lines["image"]), self.misread),
             upload=Upload(shown=shown, topics=frozenset(topics), names=frozenset(names)),
             steered=steered,
         )
@@ -478,39 +545,69 @@ class Teacher:
     # ---- as text
 
     def item(
-        self, asked: Asked, said: Said, shown: Sequence[Shown], *, explain: bool = False
+        self,
+        asked: Asked,
+        said: Said,
+        shown: Sequence[Shown],
+        *,
+        explain: bool = False,
+        belief: Belief | None = None,
     ) -> Item:
-        """Return a question as the model gets it, with the truth at every place that can teach."""
-        upload = said.upload
+        """Return a question as the model gets it, with the truth at every place that can teach.
+
+        With a belief it is how likely each answer is by it that is taught instead of what is true: what the eye missed
+        cannot be learned from, and what it half sees is to be half believed. Reasons are then written only where an
+        answer is more likely Yes than not.
+        """
         statement = prompt.statement(asked.question)
         text = f"{statement}\n{prompt.EXPLAIN if explain else prompt.ASK}"
-        broken = asked.broken(upload)
-        nouns: list[tuple[int, bool, bool]] = []
-        clauses: list[tuple[int, bool]] = []
+        worlds = [said.upload]
+        if belief is not None:
+            drawn = belief.draws(self.rng, asked, DRAWS)
+            worlds = [replace(said.upload, shown=things) for things in drawn]
+        nouns: list[tuple[int, float, float]] = []
+        clauses: list[tuple[int, float]] = []
         place = statement.find("Forbidden:\n")
         for name, clause in [*asked.clauses, *((name, clause) for name, clause, _ in asked.exempt)]:
             start = statement.find(f"\n{name}: ", place)
             stop = start + len(name) + 3 + len(clause.text)
-            clauses.append((stop, clause.holds(upload)))
+            clauses.append((stop, _share(clause.holds(world) for world in worlds)))
             line = statement[start:stop]
             for thing in clause.nouns:
                 found = line.lower().find(thing.bare.lower())
                 if found >= 0:
-                    end = start + found + len(thing.bare)
-                    nouns.append(
-                        (end, bool(thing.means & upload.shown), bool(thing.means & upload.names))
-                    )
+                    there = _share(bool(thing.means & world.shown) for world in worlds)
+                    named = float(bool(thing.means & said.upload.names))
+                    nouns.append((start + found + len(thing.bare), there, named))
+        answer = _share(bool(asked.broken(world)) for world in worlds)
+        broken = asked.broken(said.upload)
         reply = ""
-        if explain and broken:
+        if explain and broken and answer >= 0.5:
             reply = rationale(next((n, c) for n, c in asked.clauses if n == broken[0]), shown)
+        elif explain:
+            text = f"{statement}\n{prompt.ASK}"
         return Item(
             text=text,
-            answer=bool(broken),
+            answer=answer,
             kind=asked.kind,
             nouns=tuple(nouns),
             clauses=tuple(clauses),
             reply=reply,
         )
+
+
+def concerned(asked: Asked) -> frozenset[int]:
+    """Return the concepts that the truth of a question can depend on."""
+    clauses = [*(clause for _, clause in asked.clauses), *(clause for _, clause, _ in asked.exempt)]
+    return frozenset().union(
+        *(clause.evidence for clause in clauses),
+        *(thing.means for clause in clauses for thing in clause.nouns),
+    )
+
+
+def _share(held: Iterable[bool]) -> float:
+    every = list(held)
+    return sum(every) / len(every)
 
 
 def rationale(clause: tuple[str, Clause], shown: Sequence[Shown]) -> str:

@@ -28,7 +28,7 @@ from workers.mini.vocabulary import END, IMAGE, PAD, processor
 #: the other half hardly turns at all, so that words and what is seen are compared wherever they stand.
 LANGUAGE = {
     "hidden_size": 128,
-    "intermediate_size": 352,
+    "intermediate_size": 704,
     "num_hidden_layers": 5,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
@@ -137,9 +137,9 @@ def carry_over(
 ) -> float:
     """Start from an earlier checkpoint, whose vocabulary may be another, and return how well new words are placed.
 
-    Tokens that both know keep their vectors. Whole words that are new are put where their meaning lies, by a ridge
-    regression from meanings to the vectors of known words; what is returned is its share of explained variance on
-    words left out, or NaN where no word is new. `meaning` gives a vector for each of some words.
+    Its feed-forward layers may be narrower: units that are new start silent. Tokens that both know keep their vectors.
+    Whole words that are new are put where their meaning lies, by a ridge regression from meanings to the vectors of
+    known words; what is returned is its share of explained variance on words left out, or NaN where no word is new. `meaning` gives a vector for each of some words.
 
     Raises:
         ValueError: the checkpoint is a model of other sizes.
@@ -149,7 +149,11 @@ def carry_over(
     known = AutoProcessor.from_pretrained(earlier).tokenizer.get_vocab()
     mine, theirs = model.state_dict(), before.state_dict()
     tables = {name for name, value in mine.items() if value.shape[:1] == (len(words),)}
-    taken = {name: value for name, value in theirs.items() if name not in tables}
+    taken = {
+        name: _widened(value, mine[name], silent="down_proj" in name) if ".mlp." in name else value
+        for name, value in theirs.items()
+        if name not in tables
+    }
     others = [
         name for name, value in taken.items() if name not in mine or mine[name].shape != value.shape
     ]
@@ -181,6 +185,18 @@ def carry_over(
     guessed = cross_val_predict(RidgeCV([fitted.alpha_]), there, placed_so_far, cv=folds)
     missed = ((placed_so_far - guessed) ** 2).sum()
     return float(1 - missed / ((placed_so_far - placed_so_far.mean(0)) ** 2).sum())
+
+
+def _widened(narrow: torch.Tensor, fresh: torch.Tensor, *, silent: bool) -> torch.Tensor:
+    """Return weights with `narrow` in their corner, and the rest as it is freshly made, or zero where that is silent.
+
+    What is wider comes back as it is.
+    """
+    if any(one > other for one, other in zip(narrow.shape, fresh.shape, strict=True)):
+        return narrow
+    made = torch.zeros_like(fresh) if silent else fresh.clone()
+    made[tuple(map(slice, narrow.shape))] = narrow
+    return made
 
 
 def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:

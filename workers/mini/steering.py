@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.progress import track
 
 from workers.classifier import Picture
-from workers.mini.captions import HARMLESS, STEERING_HELD
+from workers.mini.captions import HARMLESS, STEERING
 from workers.mini.concepts import CONCEPTS
 from workers.mini.examiner import Examiner, Figures, auroc, content, item, share
 from workers.mini.language import Sight
@@ -99,7 +99,7 @@ def _trials(
             asked = teacher.composer.ask([clause], line=line, exempt=[(excused, 0)])
             yield trial("carve-out" if holds else "carve-out twin", asked)
     asked = teacher.ask(said.upload, str(rng.choice(np.array(["plain", "caption", "act"]))))
-    steered = f"{said.text_in_image} {rng.choice(np.array(STEERING_HELD))}".strip()
+    steered = f"{said.text_in_image} {rng.choice(np.array(STEERING.held))}".strip()
     yield trial(BEFORE, asked)
     yield trial(AFTER, asked, about=content(said.caption, steered))
 
@@ -140,7 +140,7 @@ def read(examiner: Examiner, scenes: Sequence[Scene], sights: Sequence[Sight]) -
         said = plain.words(scene.concepts, steer=0)
         asked = plain.ask(said.upload, str(rng.choice(np.array(["plain", "caption", "act"]))))
         question = [item(asked.question)]
-        steered = str(rng.choice(np.array(STEERING_HELD)))
+        steered = str(rng.choice(np.array(STEERING.held)))
         sight, found = _read(examiner, reader, draw(rng, files, scene.pixels, steered))
         told = f"{said.text_in_image} {found}".strip()
         rows.append((before, content(said.caption, said.text_in_image), question))

@@ -87,14 +87,14 @@ def seeing(run: Path, *, steps: int, scenes: int, start_from: Path | None = None
         name="seeing",
         steps=steps,
         seed=12,
-        rate=1.5e-3,
-        decay_from=0.5,
+        rate=8e-4,
+        decay_from=0.3,
         seen=seen,
         checked=checked,
         # Much of what it sees stays imagined: on real sights alone it forgets wordings that it once understood.
-        imagine=0.4,
+        imagine=0.3,
         explain=0.2,
-        reasons=0.18,
+        reasons=0.1,
         weights={"answer": 1.0, "reply": 0.4, "noun": 0.6, "clause": 0.6},
     )
     return train_language(model, words, run, plan, probes)

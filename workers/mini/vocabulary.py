@@ -97,7 +97,7 @@ def corpus(seed: int, uploads: int = 1_500) -> Iterator[str]:
             for one, many in each.words
         )
         yield "\n".join(line for lines in LINES.values() for line in lines.trained)
-        yield "\n".join((*STEERING, prompt.SYSTEM))
+        yield "\n".join((*STEERING.trained, prompt.SYSTEM))
         yield ",".join(str(number) for number in range(101))
 
 

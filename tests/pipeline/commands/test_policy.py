@@ -12,6 +12,16 @@ from click.testing import CliRunner, Result
 from pipeline.cli import main
 
 SHIPPED = Path(__file__).parents[3] / "policies"
+#: Policies that are live in the tests' folder.
+LIVE = {
+    "weapons",
+    "drugs",
+    "alcohol_tobacco",
+    "gambling",
+    "harassment",
+    "graphic_violence",
+    "scams",
+}
 
 
 @pytest.fixture
@@ -19,6 +29,9 @@ def folder(tmp_path: Path) -> Path:
     """Return a copy of the shipped policies."""
     for file in SHIPPED.glob("*.yaml"):
         shutil.copy(file, tmp_path)
+    for name in LIVE:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(path.read_text().replace("status: draft", "status: live"))
     return tmp_path
 
 
@@ -41,7 +54,7 @@ def test_lint_right(folder: Path) -> None:
     result = weir("lint", folder)
 
     assert result.exit_code == 0
-    assert "10 policies, 7 of them live" in result.output
+    assert f"10 policies, {len(LIVE)} of them live" in result.output
     assert "nothing wrong" in result.output
 
 
@@ -91,7 +104,7 @@ def test_lint_cases(folder: Path) -> None:
 def test_lint_classifier(folder: Path) -> None:
     """`lint --classifier` refuses a live policy that no configured classifier can judge."""
     stub = [{"model": "stub", "kind": "stub", "policies": ["weapons", "drugs"]}]
-    for name in ("alcohol_tobacco", "gambling", "graphic_violence", "scams"):
+    for name in LIVE - {"weapons", "drugs", "harassment"}:
         path = folder / f"{name}.yaml"
         path.write_text(path.read_text().replace("status: live", "status: draft"))
 

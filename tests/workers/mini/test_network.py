@@ -42,9 +42,9 @@ def test_training_does_not_go_on_from_a_model_of_other_sizes(tmp_path: Path) -> 
     words = PreTrainedTokenizerFast.from_pretrained(SHIPPED)
     other = network.build(words)
     layer = other.model.language_model.layers[0].mlp
-    layer.gate_proj = layer.up_proj = torch.nn.Linear(128, 64, bias=False)
-    layer.down_proj = torch.nn.Linear(64, 128, bias=False)
-    other.config.text_config.intermediate_size = 64
+    layer.gate_proj = layer.up_proj = torch.nn.Linear(128, 1024, bias=False)
+    layer.down_proj = torch.nn.Linear(1024, 128, bias=False)
+    other.config.text_config.intermediate_size = 1024
     for each in other.model.language_model.layers[1:]:
         each.mlp = layer
     network.save(other, words, tmp_path)
