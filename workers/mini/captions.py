@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 
 from workers.mini.concepts import CONCEPTS
-from workers.mini.phrases import Known, Phrases, by_topic
+from workers.mini.phrases import Known, by_topic, phrases
 
 #: A caption of this topic says nothing that any question is about.
 HARMLESS = "harmless"
@@ -18,13 +18,8 @@ LINES = by_topic(
 )
 
 #: Lines that try to steer the verdict. They say nothing about the upload, so they may move nothing.
-STEERING = Phrases(
-    **{
-        part: tuple(lines)
-        for part, lines in yaml.safe_load(
-            (Path(__file__).parent / "steering.yaml").read_text(encoding="utf-8")
-        ).items()
-    }
+STEERING = phrases(
+    yaml.safe_load((Path(__file__).parent / "steering.yaml").read_text(encoding="utf-8"))
 )
 
 TOPICS: tuple[str, ...] = tuple(topic for topic in LINES if topic != HARMLESS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 from workers import prompt
 from workers.mini.captions import CONTEXTS, HARMLESS, HARMS, STEERING, write
@@ -104,7 +105,7 @@ class Belief:
         if not len(names):
             return [frozenset()] * count
         odds = self.odds[names] + self.breadth * np.log(len(names)) + self.habits[asked.kind]
-        there = rng.random((count, len(names))) < 1 / (1 + np.exp(-odds))
+        there = rng.random((count, len(names))) < expit(odds)
         return [frozenset(names[row].tolist()) for row in there]
 
 

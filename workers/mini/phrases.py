@@ -28,26 +28,27 @@ class Phrases:
                 return self.held[::2]
 
 
-def _phrases(found: dict[str, Any]) -> Phrases:
+def phrases(found: dict[str, Any]) -> Phrases:
+    """Return what a file says in `trained` and `held`."""
     return Phrases(trained=tuple(found["trained"]), held=tuple(found["held"]))
 
 
 def by_topic(found: dict[str, Any]) -> dict[str, Phrases]:
     """Return what a file says of each topic."""
-    return {topic: _phrases(lines) for topic, lines in found.items()}
+    return {topic: phrases(lines) for topic, lines in found.items()}
 
 
 _READ = yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text(encoding="utf-8"))
 
-SHOWS = _phrases(_READ["shows"])
-SHOWS_ASK = _phrases(_READ["shows_ask"])
-RULE_ASK = _phrases(_READ["rule_ask"])
-LACKS = _phrases(_READ["lacks"])
-LACKS_ASK = _phrases(_READ["lacks_ask"])
-ALL = _phrases(_READ["all"])
-EXEMPT = _phrases(_READ["exempt"])
-MENTIONS = _phrases(_READ["mentions"])
-TOGETHER = _phrases(_READ["together"])
+SHOWS = phrases(_READ["shows"])
+SHOWS_ASK = phrases(_READ["shows_ask"])
+RULE_ASK = phrases(_READ["rule_ask"])
+LACKS = phrases(_READ["lacks"])
+LACKS_ASK = phrases(_READ["lacks_ask"])
+ALL = phrases(_READ["all"])
+EXEMPT = phrases(_READ["exempt"])
+MENTIONS = phrases(_READ["mentions"])
+TOGETHER = phrases(_READ["together"])
 
 #: Something done with a thing.
 ABOUT = by_topic(_READ["about"])
