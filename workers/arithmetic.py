@@ -79,5 +79,9 @@ def _tower(model: Any, patches: int) -> float:
     whole = set(getattr(vision, "fullatt_block_indexes", range(layers)))
     window = (getattr(vision, "window_size", 0) // vision.patch_size) ** 2
     seen = sum(patches if layer in whole else min(window, patches) for layer in range(layers))
-    parameters = sum(p.numel() for p in tower.parameters())
+    # What joins patches runs once for all that it joins.
+    joined = getattr(vision, "spatial_merge_size", 1) ** 2
+    parameters = sum(
+        p.numel() / (joined if "merger" in name else 1) for name, p in tower.named_parameters()
+    )
     return float(2 * parameters * patches + 4 * vision.hidden_size * patches * seen)

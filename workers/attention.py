@@ -1,4 +1,4 @@
-"""Attention for many questions packed behind one prefix: in two parts joined exactly, or run by run.
+"""Attention for many questions packed behind one prefix (in two parts joined exactly, or run by run), and for pictures.
 
 In two parts, every question attends to the prefix in one large product, and to itself in a small one; the two
 softmaxes are one softmax over both (as in Hydragen), so the result is that of plain attention.
@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface
 
 _Told = TypeVar("_Told")
@@ -20,6 +24,8 @@ _Told = TypeVar("_Told")
 #: The names under which transformers finds these attentions.
 SPLIT: Final = "weir_split"
 BRANCHED: Final = "weir_branched"
+#: To what has "flash" in its name, vision towers hand all windows at once, with their bounds.
+WINDOWS: Final = "weir_flash_windows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -179,12 +185,27 @@ def _attending(config: Any, name: str, told: ContextVar[_Told], value: _Told) ->
 
 
 @contextmanager
-def branched(config: Any, branches: Branches, valid: Tensor, dtype: torch.dtype) -> Iterator[None]:
-    """Let a text model's layers attend run by run while inside; the caller holds its lock."""
-    parts = []
+def branched(
+    config: Any,
+    branches: Branches,
+    valid: Tensor,
+    dtype: torch.dtype,
+    *,
+    bare: bool | None = None,
+) -> Iterator[None]:
+    """Let a text model's layers attend run by run while inside; the caller holds its lock.
+
+    `bare` leaves masks out, where all of the prefix's tokens are real: a GPU has a faster kernel then.
+    """
+    if bare is None:
+        bare = valid.device.type == "cuda" and bool(valid.all())
+    parts: list[tuple[Run, Tensor]] = []
     for run in branches.runs:
         length = run.end - run.begin
         earlier = sum(end - begin for begin, end in run.after)
+        if bare:
+            parts.append((run, causal_lower_right(length, valid.shape[1] + earlier + length)))
+            continue
         own = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
         known = own.new_ones(length, earlier)
         here = torch.cat([known, own], dim=1).expand(len(valid), -1, -1)
@@ -292,5 +313,71 @@ def split_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
+def see_in_windows(model: Any) -> None:
+    """Let a vision tower that sees in windows see all that are of one size at once.
+
+    transformers runs each picture's windows one after the other: of a large picture some eighty in
+    each layer, so that a GPU waits for the next one most of the time.
+    """
+    tower = getattr(model.base_model, "visual", None)
+    if tower is None or tower.config._attn_implementation != "sdpa":  # noqa: SLF001
+        return
+    if any("cu_seqlens" in signature(part.forward).parameters for part in tower.modules()):
+        tower.config._attn_implementation = WINDOWS  # noqa: SLF001
+
+
+#: Bounds of windows -> for each size, the places of their tokens: windows × tokens. All layers are given the same.
+_places: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _places_of(bounds: Tensor) -> tuple[Tensor, ...]:
+    found: tuple[Tensor, ...] | None = _places.get(bounds)  # type: ignore[no-untyped-call]
+    if found is None:
+        begins: dict[int, list[int]] = {}
+        for begin, end in pairwise(bounds.tolist()):
+            begins.setdefault(end - begin, []).append(begin)
+        found = tuple(
+            torch.tensor(many, device=bounds.device)[:, None]
+            + torch.arange(length, device=bounds.device)
+            for length, many in begins.items()
+        )
+        _places[bounds] = found
+    return found
+
+
+def windowed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    cu_seq_lens_q: Tensor,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return the attention of windows that stand one after the other, those of one size together."""
+    del module, attention_mask, dropout, kwargs
+    tokens = [held[0].transpose(0, 1) for held in (query, key, value)]
+    parts = _places_of(cu_seq_lens_q)
+    out = torch.empty_like(tokens[0])
+    for places in parts:
+        if len(parts) == 1:
+            windows = [held.view(*places.shape, *held.shape[1:]) for held in tokens]
+        else:
+            windows = [held[places] for held in tokens]
+        asking, asked, told = (held.transpose(1, 2) for held in windows)
+        found = torch.nn.functional.scaled_dot_product_attention(
+            asking, asked, told, scale=scaling
+        ).transpose(1, 2)
+        if len(parts) == 1:
+            out = found.flatten(0, 1)
+        else:
+            out[places] = found
+    return out[None], None
+
+
 AttentionInterface.register(SPLIT, split_attention)
 AttentionInterface.register(BRANCHED, branched_attention)
+AttentionInterface.register(WINDOWS, windowed_attention)

@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +35,9 @@ class Measured:
     shared_p99_s: float
     #: CPU time of this process, all its threads; other work on the machine disturbs it less than the clock's.
     shared_cpu_s: float
-    #: The plain ways, for one image of the batch; None where they were left out.
+    #: What of it a processor takes for a batch's pictures; nothing where they were prepared before the clock started.
+    preparing_s: float
+    #: The plain ways, for one image; None where they were left out.
     one_by_one_s: float | None
     one_batch_s: float | None
     #: ShieldGemma 2's own processor and classifier, for one image: image and prompt once more for
@@ -77,6 +78,10 @@ class Setting:
     prefix_flops: float
     #: The device's peak in TFLOP/s.
     peak_tflops: float | None
+    #: Whether pictures were prepared before the clock started, so that figures are the model's alone.
+    prepared: bool
+    #: How many images a batch has that is asked one by one.
+    plain_images: int
 
 
 def use_threads(count: int) -> None:
@@ -84,9 +89,11 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def steps(counts: Sequence[int], *, repeats: int, plain: bool, images: int = 1) -> int:
+def steps(
+    counts: Sequence[int], *, repeats: int, plain: bool, images: int = 1, methods: int = 1
+) -> int:
     """Return how many questions will be answered in all, for a progress bar."""
-    shared = (1 + repeats) * sum(counts) * images
+    shared = (1 + repeats) * sum(counts) * images * methods
     return shared + max(counts) + sum(counts) if plain else shared
 
 
@@ -102,18 +109,23 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
     images: int = 1,
     peak_tflops: float | None = None,
     plain: bool = True,
-    method: Method | None = None,
+    plain_images: int = 1,
+    methods: Sequence[Method | None] = (None,),
+    prepared: bool = False,
     wording: prompt.Wording = "full",
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Setting, list[Measured]]:
     """Return the figures of a model of this shape with random weights; `advance` is told of questions answered.
 
+    There is one for each number of questions and each way of sharing; None is the fastest, measured first.
     Each plain way is run once a number of questions, however often the shared one is repeated: they take many times as
     long, and so vary less. Asking one by one is one run over the longest list, added up question by question.
     """
     model, processor = build(shape, asks, device=device, dtype=getattr(torch, dtype))
     family = FAMILIES[str(model.config.model_type)]
-    scorer = Scorer(model, Dialogue(processor, family), family, method=method)
+    dialogue = Dialogue(_Remembering(processor) if prepared else processor, family)
+    scorers = [Scorer(model, dialogue, family, method=method) for method in methods]
+    scorer = scorers[0]
     random = np.random.default_rng(0)
     pictures = [
         Image.fromarray(random.integers(0, 255, (image_px, image_px, 3), dtype=np.uint8))
@@ -149,10 +161,38 @@ def measure(  # noqa: PLR0913 -- one argument an option of the command
         tower_flops=arithmetic.tower,
         prefix_flops=arithmetic.beginning - arithmetic.tower,
         peak_tflops=peak_of(told) if peak_tflops is None else peak_tflops,
+        prepared=prepared,
+        plain_images=min(plain_images, images),
     )
-    bench = _Bench(scorer, processor, rows, long_enough, arithmetic, setting, repeats, advance)
-    slow = list(bench.one_by_one(max(counts))) if plain else []
-    return setting, [bench.run(count, slow[:count]) for count in counts]
+    benches = [
+        _Bench(one, processor, rows, long_enough, arithmetic, setting, repeats, advance)
+        for one in scorers
+    ]
+    slow = list(benches[0].one_by_one(max(counts))) if plain else []
+    crowd = {count: benches[0].at_once(count) for count in counts} if plain else {}
+    return setting, [
+        replace(bench.run(count, slow[:count]), **crowd.get(count, {}))  # type: ignore[arg-type]
+        for count in counts
+        for bench in benches
+    ]
+
+
+class _Remembering:
+    """A processor that prepares the same texts and pictures once."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._made: dict[Any, Any] = {}
+
+    def __call__(self, *, text: Any, images: Any = (), **arguments: Any) -> Any:
+        key = (str(text), tuple(id(image) for each in images for image in each))
+        if key not in self._made:
+            told = {"images": images, **arguments} if images else arguments
+            self._made[key] = self._processor(text=text, **told)
+        return self._made[key]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
 
 
 class _Bench:
@@ -177,34 +217,44 @@ class _Bench:
         self._advance = advance
 
     def one_by_one(self, count: int) -> Iterator[float]:
-        """Yield the time that each of so many questions takes alone."""
-        texts = [
-            self._scorer.dialogue.whole(self._rows[0].shared, ask) for ask in self._asks[:count]
-        ]
-        self._scorer.whole([self._rows[0]], texts[:1])  # the first pass of a process takes longer
+        """Yield the time that each of so many questions takes alone, for one image."""
+        rows = self._rows[: self._setting.plain_images]
+        texts = [self._scorer.dialogue.whole(rows[0].shared, ask) for ask in self._asks[:count]]
+        self._whole(rows, texts[:1] * len(rows))  # the first pass of a process takes longer
         for text in texts:
-            for wall_s, _ in _timed(partial(self._scorer.whole, [self._rows[0]], [text]), 1):
-                yield wall_s
+            yield self._whole(rows, [text] * len(rows)) / len(rows)
             self._advance(1)
+
+    def at_once(self, count: int) -> dict[str, float]:
+        """Return the time that so many questions about one image take in one batch, nothing shared."""
+        row, asks = self._rows[0], self._asks[:count]
+        texts = [self._scorer.dialogue.whole(row.shared, ask) for ask in asks]
+        took = {"one_batch_s": self._whole([row] * count, texts)}
+        if self._scorer.model.config.model_type == "gemma3":
+            took["replicated_s"] = self._replicated(row, asks)
+        self._advance(count)
+        return took
+
+    def _whole(self, rows: Sequence[Row], texts: Sequence[str]) -> float:
+        """Return the time that whole prompts take, nothing shared."""
+        if self._setting.prepared:
+            self._scorer.passes.inputs(texts, rows)
+        ((wall_s, _),) = _timed(lambda: self._scorer.whole(rows, texts), 1)
+        return wall_s
 
     def run(self, count: int, alone_s: Sequence[float]) -> Measured:
         """Return the figures for so many questions, given what they take alone; empty: no plain way is measured."""
         rows = [replace(row, asked=tuple(range(count))) for row in self._rows]
         asks = self._asks[:count]
-        self._scorer.score(rows, asks)  # measures the ways of sharing, once a shape
+        # Of several pictures the first goes alone at first, and tells what it takes.
+        for _ in range(min(len(rows), 2)):
+            self._scorer.score(rows, asks)  # measures the ways of sharing, once a shape
         self._advance(count * len(rows))
         shared = []
         for figures in _timed(lambda: self._scorer.score(rows, asks), self._repeats):
             shared.append(figures)
             self._advance(count * len(rows))
         walls, cpus = zip(*shared, strict=True)
-        one_batch_s = replicated_s = None
-        if alone_s:
-            texts = [self._scorer.dialogue.whole(rows[0].shared, ask) for ask in asks]
-            ((one_batch_s, _),) = _timed(lambda: self._scorer.whole(rows[:1] * count, texts), 1)
-            if self._scorer.model.config.model_type == "gemma3":
-                replicated_s = self._replicated(rows[0], asks)
-            self._advance(count)
         method = self._scorer.chosen(count)
         suffixes = [self._scorer.dialogue.suffix(ask, images=1) for ask in asks]
         flops = len(rows) * self._flops(suffixes, method)
@@ -216,14 +266,21 @@ class _Bench:
             shared_s=shared_s,
             shared_p99_s=float(np.quantile(walls, 0.99, method="higher")),
             shared_cpu_s=statistics.median(cpus),
+            preparing_s=self._preparing(),
             one_by_one_s=sum(alone_s) if alone_s else None,
-            one_batch_s=one_batch_s,
-            replicated_s=replicated_s,
+            one_batch_s=None,
+            replicated_s=None,
             ideal=self._arithmetic.ideal(list(map(len, suffixes))),
             flops=flops,
             utilisation=None if peak is None else flops / shared_s / peak / 1e12,
             method=method,
         )
+
+    def _preparing(self) -> float:
+        """Return the time that a processor takes for the batch's pictures."""
+        texts = [self._scorer.dialogue.prefix(row.shared) for row in self._rows]
+        ((wall_s, _),) = _timed(lambda: self._scorer.passes.inputs(texts, self._rows), 1)
+        return 0.0 if self._setting.prepared else wall_s
 
     def _flops(self, suffixes: Sequence[tuple[int, ...]], method: str) -> float:
         """Return what one image costs in this way: in some, what questions begin with alike runs once."""

@@ -13,7 +13,14 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from workers import prompt
-from workers.attention import branched, branches_of, laid_out, layout_of, tree_of
+from workers.attention import (
+    branched,
+    branches_of,
+    laid_out,
+    layout_of,
+    see_in_windows,
+    tree_of,
+)
 from workers.dialogue import Dialogue, pad
 from workers.errors import MediaRefusedError
 from workers.families import Family
@@ -125,6 +132,7 @@ class Passes:
         self.family = family
         self.device: torch.device = model.device
         self.base = model.base_model
+        see_in_windows(model)
         names = signature(self.base.forward).parameters
         #: transformers renamed the argument between the releases that we support.
         self._cache_name = "cache" if "cache" in names else "past_key_values"

@@ -160,6 +160,7 @@ def _qwen(questions: Sequence[str]) -> tuple[Any, Any, Any]:
         video_token_id=_id("<|video_pad|>"),
         vision_start_token_id=_id("<|vision_start|>"),
         vision_end_token_id=_id("<|vision_end|>"),
+        tie_word_embeddings=True,
     )
     processor = image_only(hf.Qwen2_5_VLProcessor)(
         image_processor=hf.Qwen2VLImageProcessorPil(patch_size=14, merge_size=2),

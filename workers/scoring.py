@@ -235,14 +235,15 @@ class Scorer:
 
         def run(pairs: Sequence[_Pair]) -> list[Odds]:
             made = self._padded([[*heads[row], *suffixes[ask]] for row, ask in pairs])
+            ids = made.pop("input_ids")
+            here = ids == self.model.config.image_token_id
+            # The mark of an image may lie past the end of the vocabulary.
+            known = self.passes.base.get_input_embeddings()(ids.masked_fill(here, 0))
+            looks = features.pooler_output[[row for row, _ in pairs]].to(known)
             seen = self.passes.base(
                 **made,
-                token_type_ids=torch.zeros_like(made["input_ids"]),
-                mm_encoder_outputs={
-                    "image": type(features)(
-                        pooler_output=features.pooler_output[[row for row, _ in pairs]]
-                    )
-                },
+                inputs_embeds=known.masked_scatter(here[..., None].expand_as(known), looks),
+                token_type_ids=torch.zeros_like(ids),
             )
             ends = made["attention_mask"].sum(1) - 1
             states = seen.last_hidden_state[torch.arange(len(pairs)), ends]

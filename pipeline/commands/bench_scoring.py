@@ -38,7 +38,18 @@ if TYPE_CHECKING:
 @click.option(
     "--sharing",
     type=click.Choice(["expanded", "packed", "split", "branched"]),
-    help="How questions share the prefix; by default the fastest, measured first.",
+    multiple=True,
+    help="How questions share the prefix, several one after the other; by default the fastest, measured first.",
+)
+@click.option(
+    "--plain-images",
+    default=1,
+    show_default=True,
+    help="Pictures a batch where one policy is asked at a time; at most --images.",
+)
+@click.option(
+    "--prepared/--no-prepared",
+    help="Prepare pictures before the clock starts: figures of the model alone.",
 )
 @click.option(
     "--wording",
@@ -59,7 +70,9 @@ def command(  # noqa: PLR0913 -- one argument an option
     threads: int | None,
     peak_tflops: float | None,
     plain: bool,
-    sharing: str | None,
+    sharing: tuple[str, ...],
+    plain_images: int,
+    prepared: bool,
     wording: str,
     as_json: bool,
 ) -> None:
@@ -74,7 +87,8 @@ def command(  # noqa: PLR0913 -- one argument an option
     if threads is not None:
         use_threads(threads)
     numbers = [int(count) for count in counts.split(",")]
-    total = steps(numbers, repeats=repeats, plain=plain, images=images)
+    methods = sharing or (None,)
+    total = steps(numbers, repeats=repeats, plain=plain, images=images, methods=len(methods))
     with bar("questions", total, quiet=as_json) as advance:
         setting, found = measure(
             _asks(Settings().policies, wording),  # type: ignore[arg-type]
@@ -87,7 +101,9 @@ def command(  # noqa: PLR0913 -- one argument an option
             peak_tflops=peak_tflops,
             repeats=repeats,
             plain=plain,
-            method=sharing,  # type: ignore[arg-type]
+            plain_images=plain_images,
+            methods=methods,  # type: ignore[arg-type]
+            prepared=prepared,
             wording=wording,  # type: ignore[arg-type]
             advance=advance,
         )
@@ -127,8 +143,9 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
         f" {setting.device}, {datetime.now(UTC):%Y-%m-%d}",
         caption=f"Batches of {found[0].images}, {setting.image_px} pixels: {setting.prefix_tokens} tokens of"
         f" prefix ({setting.prefix_flops / 1e9:.3g} GFLOP, and {setting.tower_flops / 1e9:.3g} in the vision"
-        f" tower), {setting.question_tokens:.0f} a question. Cost is against the first column. The plain ways"
-        " ask about one image.",
+        f" tower), {setting.question_tokens:.0f} a question. Cost is against the first column. One by one asks"
+        f" about {setting.plain_images} at a time, all in one batch about one."
+        + (" Pictures were prepared before the clock started." if setting.prepared else ""),
     )
     first = found[0]
     table.add_column("policies")
@@ -146,6 +163,7 @@ def _table(setting: "Setting", found: "Sequence[Measured]") -> None:
         ("seconds a batch, p50", [f"{one.shared_s:.3f}" for one in found]),
         ("p99 (of few, the longest)", [f"{one.shared_p99_s:.3f}" for one in found]),
         ("GFLOP a batch", [f"{one.flops / 1e9:.3g}" for one in found]),
+        ("seconds for preparing", [f"{one.preparing_s:.3f}" for one in found]),
         ("of the device's peak", [_share(one.utilisation) for one in found]),
         ("way of sharing", [one.method for one in found]),
     ):

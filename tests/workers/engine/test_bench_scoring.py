@@ -118,6 +118,7 @@ def test_a_line_says_what_a_batch_of_images_gains() -> None:
         shared_s=4.0,
         shared_p99_s=5.0,
         shared_cpu_s=4.0,
+        preparing_s=0.0,
         one_by_one_s=2.0,
         one_batch_s=None,
         replicated_s=None,
@@ -128,3 +129,21 @@ def test_a_line_says_what_a_batch_of_images_gains() -> None:
     )
     assert figure.image_s == 0.5
     assert figure.saving == 4.0
+
+
+def test_ways_of_sharing_are_measured_on_one_model() -> None:
+    """Several ways stand beside each other, with the same plain figures; prepared pictures cost nothing any more."""
+    found = bench(
+        *("--counts", "2", "--repeats", "1", "--images", "2", "--plain-images", "2"),
+        *("--sharing", "packed", "--sharing", "expanded", "--prepared"),
+    )
+    packed, expanded = found["figures"]
+    assert (packed["method"], expanded["method"]) == ("packed", "expanded")
+    assert packed["one_by_one_s"] == expanded["one_by_one_s"]
+    assert packed["preparing_s"] == expanded["preparing_s"] == 0
+    assert found["setting"]["plain_images"] == 2
+    assert found["setting"]["prepared"]
+    (usual,) = bench("--counts", "2", "--repeats", "1", "--no-plain", "--sharing", "packed")[
+        "figures"
+    ]
+    assert usual["preparing_s"] > 0
