@@ -42,13 +42,13 @@ from workers.mini.examiner import (
     share,
     weighted_auroc,
 )
-from workers.mini.language import Sight
 from workers.mini.lessons import KINDS, Teacher
 from workers.mini.lessons import Item as Asked
 from workers.mini.material import Split
 from workers.mini.phrases import Known
 from workers.mini.samples import SAMPLES, picture
 from workers.mini.scenes import CROWD, Composer, Scene
+from workers.mini.sights import Sight
 from workers.mini.steering import read, signs, steering
 from workers.mini.truth import TRUTHS, Labelled, labelled
 from workers.mini.wordings import Asked as Composed

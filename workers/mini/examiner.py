@@ -17,9 +17,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from policies.question import Question
 from workers import prompt
-from workers.mini.language import Packer, Sight, answers_of, collate
+from workers.mini.answering import answers_of
 from workers.mini.lessons import Item
+from workers.mini.rows import Packer, collate
 from workers.mini.scenes import Pixels
+from workers.mini.sights import Sight
 from workers.mini.tower import OUTPUTS, as_input, folded
 
 Figures = dict[str, Any]

@@ -57,6 +57,10 @@ THEME_ACTS = {
 #: From how many draws a belief's answers are counted.
 DRAWS = 24
 
+#: Kinds of questions that are taught by the truth: what they ask about was chosen to go together, or not to, and a
+#: belief's draws are made one by one.
+ENTANGLED = ("carve-out", "together")
+
 #: Kinds of questions that a teacher composes.
 KINDS = ("plain", "inverted", "caption", "act", "carve-out", "many", "together", "theme")
 
@@ -151,8 +155,9 @@ def misread(rng: np.random.Generator, text: str, share: float) -> str:
 class Teacher:
     """Composes captions and questions about scenes.
 
-    `present` is how often a plain question's thing is shown, `misread` how often text in the image has slips such as
-    OCR makes, `steer` how often a line tries to steer the verdict.
+    `present` is how often a plain question's thing is shown, `written` how often a line stands in the image instead of
+    the caption, `misread` how often such text has slips as OCR makes them, `steer` how often a line tries to steer the
+    verdict.
     """
 
     def __init__(
@@ -161,10 +166,12 @@ class Teacher:
         *,
         known: Known = "train",
         present: float = 0.5,
+        written: float = 0.12,
         misread: float = 0.0,
         steer: float = 0.06,
     ) -> None:
         self.rng = rng
+        self.written = written
         self.misread = misread
         self.steer = steer
         self.present = present
@@ -204,7 +211,7 @@ class Teacher:
         for each in wanted:
             about = int(rng.choice(sorted(shown))) if shown and rng.random() < 0.6 else None
             said = write(rng, each, about, known=self.known)
-            lines["image" if seen and rng.random() < 0.12 else "caption"].append(said.text)
+            lines["image" if seen and rng.random() < self.written else "caption"].append(said.text)
             topics |= said.topics
             names |= said.names
         steered = bool(rng.random() < (self.steer if steer is None else steer))
@@ -557,13 +564,13 @@ class Teacher:
         """Return a question as the model gets it, with the truth at every place that can teach.
 
         With a belief it is how likely each answer is by it that is taught instead of what is true: what the eye missed
-        cannot be learned from, and what it half sees is to be half believed. Reasons are then written only where an
-        answer is more likely Yes than not.
+        cannot be learned from, and what it half sees is to be half believed (but see `ENTANGLED`). Reasons are then
+        written only where an answer is more likely Yes than not.
         """
         statement = prompt.statement(asked.question)
         text = f"{statement}\n{prompt.EXPLAIN if explain else prompt.ASK}"
         worlds = [said.upload]
-        if belief is not None:
+        if belief is not None and asked.kind not in ENTANGLED:
             drawn = belief.draws(self.rng, asked, DRAWS)
             worlds = [replace(said.upload, shown=things) for things in drawn]
         nouns: list[tuple[int, float, float]] = []

@@ -23,6 +23,7 @@ from rich.progress import track
 
 from workers.mini import icons
 from workers.mini.concepts import CONCEPTS, INDEX
+from workers.mini.kin import is_kin
 
 #: Where material is kept, apart from the repository.
 FOLDER = Path(__file__).parent / "material"
@@ -290,6 +291,9 @@ def _member(archive: tarfile.TarFile, name: str) -> io.BytesIO:
 #: Code points of flags and of shades of skin: neither is a thing of its own.
 _VARIANT = re.compile("1f1[ef]|1f3f[b-f]")
 
+#: The same shades in names.
+_SHADED = re.compile(r"skin-tone|-(?:tone\d|dark|light|medium)$")
+
 
 def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]:
     """Return SVG texts by code point, `other:…` for drawings of other things."""
@@ -322,8 +326,10 @@ def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]
     others = sorted(
         name
         for name in table
-        if name not in ours and "skin-tone" not in name and "flag" not in name
+        if name not in ours and not _SHADED.search(name) and "flag" not in name and not is_kin(name)
     )
+    if style.name == "game-icons":
+        others = []  # its names are too free to tell what may be a weapon, an animal or a meal
     for name in others[:: max(1, len(others) // 120)]:
         text = svg(name)
         if text and not any(point in names and names[point] == name for point in points):
@@ -331,14 +337,21 @@ def _iconify(style: Style, packs: Path, names: dict[str, str]) -> dict[str, str]
     return found
 
 
-def _twemoji(style: Style, packs: Path) -> dict[str, str]:
+def _twemoji(style: Style, packs: Path, called: dict[str, str]) -> dict[str, str]:
     """Return SVG texts by code point, `other:…` for drawings of other things."""
     points = {point for concept in CONCEPTS for point in concept.drawings}
     with tarfile.open(fetch(style.package, packs)) as archive:
         names = sorted(
             Path(member.name).stem for member in archive.getmembers() if member.name.endswith("svg")
         )
-        others = [name for name in names if name not in points and not _VARIANT.search(name)]
+        others = [
+            name
+            for name in names
+            if name not in points
+            and not _VARIANT.search(name)
+            and name.replace("-fe0f", "") in called
+            and not is_kin(called[name.replace("-fe0f", "")])
+        ]
         wanted = {name: name for name in names if name in points}
         wanted |= {f"other:{name}": name for name in others[:: max(1, len(others) // 120)]}
         return {
@@ -422,7 +435,8 @@ def build(packs: Path, folder: Path = FOLDER) -> Path:
     style_of: list[int] = []
     concepts: list[int] = []
     for index, style in enumerate(STYLES):
-        svgs = _twemoji(style, packs) if style.name == "twemoji" else _iconify(style, packs, names)
+        read = _twemoji if style.name == "twemoji" else _iconify
+        svgs = read(style, packs, names)
         for point, svg in track(sorted(svgs.items()), description=style.name):
             point = point.partition(":")[0]  # noqa: PLW2901 - the drawing's own name is no longer needed
             if style.name == ONLY_PISTOL and point != "1f52b":

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from workers.mini.concepts import CONCEPTS, GROUPS, INDEX
+from workers.mini.concepts import CONCEPTS, GROUPS, INDEX, Concept, Group
 from workers.mini.scenes import CELLS
 from workers.mini.tower import FEATURES, OUTPUTS, TOWER, Seer, folded, unfolded
 from workers.mini.vocabulary import END, IMAGE, PAD, processor
@@ -46,6 +46,9 @@ EASE, LIFT = 0.7, 1.0
 #: How many rows of the first two layers' queries and keys start as comparisons: two heads.
 COMPARING = 128
 
+#: How long the vectors of new concepts are in a model that goes on from an earlier one: about as long as learned ones.
+LOUD = 1.5
+
 
 def build(words: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
     """Return an untrained model for this tokenizer."""
@@ -65,6 +68,7 @@ def build(words: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
         vision_feature_select_strategy="full",
         multimodal_projector_bias=True,
         tie_word_embeddings=True,
+        id2label={index: concept.name for index, concept in enumerate(CONCEPTS)},
     )
     model = FastVlmForConditionalGeneration(config)
     lexicon(model, words)
@@ -85,21 +89,11 @@ def lexicon(model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFa
     projector = model.model.multi_modal_projector
     with torch.no_grad():
         table.copy_(torch.randn(table.shape, generator=generator) * 0.8 / size**0.5)
-        named = [(each.words, vectors[index]) for index, each in enumerate(CONCEPTS)]
+        for index, each in enumerate(CONCEPTS):
+            _call(table, words, each, vectors[index])
         for group in GROUPS:
             mean = vectors[[INDEX[name] for name in group.members]].sum(0)
-            named.append((group.words, mean / mean.norm()))
-        for spellings, vector in named:
-            forms = [
-                form
-                for pair in spellings
-                for one in pair
-                for form in (f" {one}", f" {one.capitalize()}", one, one.capitalize())
-            ]
-            for form in dict.fromkeys(forms):
-                ids = words(form, add_special_tokens=False)["input_ids"]
-                share = 1.0 if len(ids) == 1 else 0.6
-                table[ids[-1]] = (1 - share) * table[ids[-1]] + share * vector
+            _call(table, words, group, mean / mean.norm())
         projector.linear_1.weight.zero_()
         projector.linear_1.bias.fill_(-20.0)
         there, picture = torch.randn(2, size, generator=generator) / size**0.5
@@ -110,6 +104,25 @@ def lexicon(model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFa
             attention = layer.self_attn
             attention.q_proj.weight[:COMPARING].normal_(0, 0.13, generator=generator)
             attention.k_proj.weight[:COMPARING] = attention.q_proj.weight[:COMPARING]
+
+
+def _call(
+    table: torch.Tensor,
+    words: PreTrainedTokenizerFast,
+    thing: Concept | Group,
+    vector: torch.Tensor,
+) -> None:
+    """Put the words for a thing where this vector is; words of several tokens only in part."""
+    forms = [
+        form
+        for pair in thing.words
+        for one in pair
+        for form in (f" {one}", f" {one.capitalize()}", one, one.capitalize())
+    ]
+    for form in dict.fromkeys(forms):
+        ids = words(form, add_special_tokens=False)["input_ids"]
+        share = 1.0 if len(ids) == 1 else 0.6
+        table[ids[-1]] = (1 - share) * table[ids[-1]] + share * vector
 
 
 def number_line(model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFast) -> None:
@@ -135,68 +148,103 @@ def carry_over(
     earlier: Path,
     meaning: Callable[[Sequence[str]], npt.NDArray[np.float32]],
 ) -> float:
-    """Start from an earlier checkpoint, whose vocabulary may be another, and return how well new words are placed.
+    """Start the language part from an earlier checkpoint, which may be narrower and know fewer words and concepts.
 
-    Its feed-forward layers may be narrower: units that are new start silent. Tokens that both know keep their vectors.
+    It then says what the earlier one said: what is new starts silent. Tokens that both know keep their vectors.
     Whole words that are new are put where their meaning lies, by a ridge regression from meanings to the vectors of
-    known words; what is returned is its share of explained variance on words left out, or NaN where no word is new. `meaning` gives a vector for each of some words.
+    known words; what is returned is its share of explained variance on words left out, or NaN where no word is new.
+    `meaning` gives a vector for each of some words. Concepts that are new start as `lexicon` made them, and so do
+    their words, in the numbers that the earlier model has not.
 
     Raises:
-        ValueError: the checkpoint is a model of other sizes.
+        ValueError: the checkpoint is larger than this model, or of another kind.
 
     """
     before = AutoModelForImageTextToText.from_pretrained(earlier, dtype=torch.float32)
     known = AutoProcessor.from_pretrained(earlier).tokenizer.get_vocab()
-    mine, theirs = model.state_dict(), before.state_dict()
-    tables = {name for name, value in mine.items() if value.shape[:1] == (len(words),)}
-    taken = {
-        name: _widened(value, mine[name], silent="down_proj" in name) if ".mlp." in name else value
-        for name, value in theirs.items()
-        if name not in tables
-    }
-    others = [
-        name for name, value in taken.items() if name not in mine or mine[name].shape != value.shape
-    ]
-    if others:
-        raise ValueError(f"{earlier} has other sizes than this model: {', '.join(others[:3])}")
-    model.load_state_dict(mine | taken)
-    old, table = before.get_input_embeddings().weight, model.get_input_embeddings().weight
+    table = model.get_input_embeddings().weight
+    fresh = table.detach().clone()
+    _take(model, before)
+    old = before.get_input_embeddings().weight
+    size = old.shape[1]
     ours = words.get_vocab()
     texts = {
         token: text[1:].lower()
         for token in {**ours, **known}
         if re.fullmatch("(?: )[A-Za-z]{3,}", text := words.convert_tokens_to_string([token]))
     }
-    vectors = dict(zip(texts, meaning(list(texts.values())), strict=True))
-    both = [token for token in texts if token in known and token in ours]
     new = [token for token in texts if token not in known]
     with torch.no_grad():
+        table[:, :size] = fresh[:, :size]
+        table[:, size:] = 0
         for token, place in ours.items():
             if token in known:
-                table[place] = old[known[token]]
+                table[place, :size] = old[known[token]]
+        seen = _known_outputs(before.config)
+        for index, concept in enumerate(CONCEPTS):
+            if index not in seen:
+                vector = model.model.multi_modal_projector.linear_2.weight[:, index]
+                vector *= LOUD / vector.norm().clamp(min=LOUD / 1e3)
+                novel = torch.zeros_like(table)
+                _call(novel, words, concept, vector)
+                table[:, size:] += novel[:, size:]
         if not new:
             return float("nan")
+        vectors = dict(zip(texts, meaning(list(texts.values())), strict=True))
+        both = [token for token in texts if token in known and token in ours]
         there = np.stack([vectors[token] for token in both])
         placed_so_far = old[[known[token] for token in both]].numpy()
         fitted = RidgeCV(np.logspace(-2, 2, 9)).fit(there, placed_so_far)
         placed = fitted.predict(np.stack([vectors[token] for token in new]))
-        table[[ours[token] for token in new]] = torch.from_numpy(placed).to(table)
+        table[[ours[token] for token in new], :size] = torch.from_numpy(placed).to(table)
     folds = KFold(5, shuffle=True, random_state=0)
     guessed = cross_val_predict(RidgeCV([fitted.alpha_]), there, placed_so_far, cv=folds)
     missed = ((placed_so_far - guessed) ** 2).sum()
     return float(1 - missed / ((placed_so_far - placed_so_far.mean(0)) ** 2).sum())
 
 
-def _widened(narrow: torch.Tensor, fresh: torch.Tensor, *, silent: bool) -> torch.Tensor:
-    """Return weights with `narrow` in their corner, and the rest as it is freshly made, or zero where that is silent.
+#: What writes into the states that all layers share: its new rows start silent.
+_WRITERS = ("o_proj.weight", "down_proj.weight", "linear_2.weight", "linear_2.bias")
 
-    What is wider comes back as it is.
+
+def _take(model: FastVlmForConditionalGeneration, before: FastVlmForConditionalGeneration) -> None:
+    """Take what an earlier model has learned, but for its table of words and its eye."""
+    mine, theirs = model.state_dict(), before.state_dict()
+    places = _known_outputs(before.config)
+    for name, old in theirs.items():
+        if "vision_tower" in name or "linear_1" in name or "embed" in name or "lm_head" in name:
+            continue
+        if name not in mine or any(a > b for a, b in zip(old.shape, mine[name].shape, strict=True)):
+            raise ValueError(f"the earlier checkpoint has other sizes than this model: {name}")
+        made = mine[name].clone()
+        if name.endswith("norm.weight"):
+            # The norm is taken over more numbers, of which those that are new are zero.
+            made[:] = old.mean()
+            made[: len(old)] = old
+            made *= (len(old) / len(made)) ** 0.5
+        elif name.endswith("linear_2.weight"):
+            made[: len(old)] = made[:, list(places)] = 0
+            made[: len(old), list(places)] = old[:, list(places.values())]
+        else:
+            if name.endswith(_WRITERS):
+                made.zero_()
+            made[tuple(map(slice, old.shape))] = old
+        mine[name] = made
+    model.load_state_dict(mine)
+
+
+def _known_outputs(config: FastVlmConfig) -> dict[int, int]:
+    """Return for each output of the dense head that a checkpoint knows, too, where that has it: concepts, then a box.
+
+    Raises:
+        ValueError: its configuration names no concept that is known here.
+
     """
-    if any(one > other for one, other in zip(narrow.shape, fresh.shape, strict=True)):
-        return narrow
-    made = torch.zeros_like(fresh) if silent else fresh.clone()
-    made[tuple(map(slice, narrow.shape))] = narrow
-    return made
+    labels = [config.id2label[place] for place in range(len(config.id2label))]
+    places = {INDEX[name]: place for place, name in enumerate(labels) if name in INDEX}
+    if not places:
+        raise ValueError("the earlier checkpoint's id2label names no concept of concepts.py")
+    return places | {len(CONCEPTS) + side: len(labels) + side for side in range(4)}
 
 
 def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:
@@ -211,15 +259,19 @@ def set_tower(model: FastVlmForConditionalGeneration, seer: Seer) -> None:
 
 
 def tower_of(checkpoint: Path) -> Seer:
-    """Return a checkpoint's tower with its dense head as they are trained: what `set_tower` put into it."""
+    """Return a checkpoint's tower with its dense head as they are trained: what `set_tower` put into it.
+
+    Concepts that the checkpoint does not know start from nothing.
+    """
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
     seer, first = Seer(), model.model.multi_modal_projector.linear_1
     seer.tower.load_state_dict(folded(model.model.vision_tower).state_dict())
     with torch.no_grad():
-        seer.head.weight.copy_(first.weight[:OUTPUTS])
-        seer.head.bias.copy_(first.bias[:OUTPUTS])
-        seer.head.weight[: len(CONCEPTS)] /= EASE
-        seer.head.bias[: len(CONCEPTS)] = (seer.head.bias[: len(CONCEPTS)] - LIFT) / EASE
+        for place, before in _known_outputs(model.config).items():
+            weight, bias = first.weight[before], first.bias[before]
+            if place < len(CONCEPTS):
+                weight, bias = weight / EASE, (bias - LIFT) / EASE
+            seer.head.weight[place], seer.head.bias[place] = weight, bias
     return seer
 
 

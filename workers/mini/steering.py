@@ -13,9 +13,9 @@ from workers.classifier import Picture
 from workers.mini.captions import HARMLESS, STEERING
 from workers.mini.concepts import CONCEPTS
 from workers.mini.examiner import Examiner, Figures, auroc, content, item, share
-from workers.mini.language import Sight
 from workers.mini.lessons import Said, Teacher, lookalikes
 from workers.mini.scenes import SIDE_PX, Pixels, Scene, fonts
+from workers.mini.sights import Sight
 from workers.mini.wordings import Asked, noun
 from workers.signals.ocr import TextReader
 

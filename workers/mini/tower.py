@@ -4,7 +4,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from transformers import AutoModel, EfficientNetConfig, EfficientNetModel
 from workers.mini import pretrained
 from workers.mini.concepts import CONCEPTS
 from workers.mini.material import FOLDER, Split
+from workers.mini.scenes import CROWD as USUAL
 from workers.mini.scenes import SIDE_PX, Composer, Scene
 
 if TYPE_CHECKING:
@@ -145,36 +146,70 @@ class Seer(nn.Module):
         with torch.no_grad():
             self.head.bias[: len(CONCEPTS)] = -6.0
 
+    @property
+    def device(self) -> torch.device:
+        """Return where it is."""
+        return self.head.weight.device
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return logits, images by cells by outputs."""
-        features = self.tower(pixels.to(self.head.weight.device)).last_hidden_state
+        features = self.tower(pixels).last_hidden_state
         logits: torch.Tensor = self.head(features.flatten(2).transpose(1, 2))
         return logits
 
 
-def as_input(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+def as_input(pixels: npt.NDArray[np.uint8], device: str | torch.device = "cpu") -> torch.Tensor:
     """Return uint8 images (N, H, W, 3) as the processor gives them to the model: from -1 to 1."""
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    tensor = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
     return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 
 
-class Batches(Dataset[Batch]):
-    """Composed batches by number: the same number gives the same scenes, in whichever process."""
+class Composed(Dataset[list[Scene]]):
+    """Composed scenes by the number of their batch: the same number gives the same scenes, in whichever process."""
 
-    def __init__(self, *, seed: int, learner: int, size: int) -> None:
-        self.seed, self.learner, self.size = seed, learner, size
+    def __init__(
+        self,
+        split: Split,
+        *,
+        seed: int,
+        size: int,
+        learner: int = 0,
+        crowd: Sequence[float] = CROWD,
+    ) -> None:
+        self.split: Split = split
+        self.seed, self.learner, self.size, self.crowd = seed, learner, size, crowd
         self._composer: Composer | None = None
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> list[Scene]:
         """Return a batch of newly composed scenes."""
         if self._composer is None:  # made where it is used: it does not travel between processes
             cv2.setNumThreads(1)
-            self._composer = Composer("train", self.seed + self.learner)
+            self._composer = Composer(self.split, self.seed + self.learner)
         self._composer.rng = np.random.default_rng((self.seed, self.learner, number))
-        return _stacked([self._composer.compose(crowd=CROWD) for _ in range(self.size)])
+        return [self._composer.compose(crowd=self.crowd) for _ in range(self.size)]
+
+
+def ahead(lessons: Dataset[Any], numbers: Iterable[int], processes: int) -> Iterator[Any]:
+    """Yield a data set's elements of these numbers in order, made ahead by other processes; with 0 by this one."""
+    # Copies of one that has the modules already: a dozen of them are there at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["workers.mini.language"])
+    loader = DataLoader(
+        lessons,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=processes,
+        collate_fn=_as_is,
+        multiprocessing_context=context if processes else None,
+    )
+    return iter(loader)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
 
 
 def batches(
@@ -184,24 +219,14 @@ def batches(
 
     `composers` processes compose ahead; with 0 this one does.
     """
-    loader = DataLoader(
-        Batches(seed=seed, learner=learner, size=size),
-        batch_size=None,
-        sampler=itertools.count(start // 2),
-        num_workers=composers,
-        collate_fn=_as_is,
-        multiprocessing_context="spawn" if composers else None,
-    )
+    composed = Composed("train", seed=seed, size=size, learner=learner)
     waiting: deque[Batch] = deque()
-    for batch in loader:
+    for scenes in ahead(composed, itertools.count(start // 2), composers):
+        batch = _stacked(scenes)
         yield batch
         waiting.append(_mirrored(batch))
         if len(waiting) > 30:
             yield waiting.popleft()
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _stacked(scenes: Sequence[Scene]) -> Batch:
@@ -249,7 +274,7 @@ def presence_auroc(seer: Seer, scenes: Batch) -> npt.NDArray[np.float64]:
     with torch.no_grad():
         scores = torch.cat(
             [
-                seer(as_input(part))[..., : len(CONCEPTS)].logsumexp(1).cpu()
+                seer(as_input(part, seer.device))[..., : len(CONCEPTS)].logsumexp(1).cpu()
                 for part in np.array_split(pixels, 20)
             ]
         )
@@ -257,10 +282,11 @@ def presence_auroc(seer: Seer, scenes: Batch) -> npt.NDArray[np.float64]:
     return np.array([roc_auc_score(truth[:, index], scores[:, index].numpy()) for index in kept])
 
 
-def validation(count: int = 700, split: Split = "validation") -> Batch:
+def validation(count: int = 700, split: Split = "validation", *, composers: int = 0) -> Batch:
     """Return scenes in a style kept for choices."""
-    composer = Composer(split, 4242)
-    return _stacked([composer.compose() for _ in range(count)])
+    composed = Composed(split, seed=4242, size=50, crowd=USUAL)
+    parts = ahead(composed, range(-(-count // 50)), composers)
+    return _stacked([scene for part in parts for scene in part][:count])
 
 
 def train_tower(
@@ -333,11 +359,13 @@ def _learn(
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     optimiser = _optimiser(seer, folder, plan)
-    checked = validation() if average is not None else None
+    checked = validation(composers=plan.composers) if average is not None else None
+    # On a GPU in half precision; the losses are told in full.
+    half = plan.device == "cuda"
     begun = time.monotonic()
     logged, mine = start, 0
     with Progress(disable=average is None) as progress:
-        task = progress.add_task("tower", total=plan.steps, completed=start)
+        task = progress.add_task("tower", total=1.0)
         for pixels, cells, boxes in batches(
             seed=plan.seed,
             learner=learner,
@@ -353,7 +381,9 @@ def _learn(
                     plan.rate * group["share"] * min(1.0, (mine + 1) / 100) * max(0.01, left)
                 )
             seer.train()
-            loss = loss_of(seer(as_input(pixels)), torch.from_numpy(cells), torch.from_numpy(boxes))
+            with torch.autocast(plan.device, torch.bfloat16, enabled=half):
+                logits = seer(as_input(pixels, plan.device))
+            loss = loss_of(logits.float(), torch.from_numpy(cells), torch.from_numpy(boxes))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(seer.parameters(), 5.0)
@@ -364,12 +394,12 @@ def _learn(
             if average is not None and checked is not None:
                 if mine % 4 == 0:
                     _follow(average, seer, min(plan.keep, (1 + step) / (80 + step)))
-                progress.update(task, completed=step)
+                progress.update(task, completed=share)
                 if step >= logged + plan.log_every or share >= 1:
                     logged = step
                     seconds = round(time.monotonic() - begun)
                     _keep(folder, seer, average, optimiser, step)
-                    _log(folder, average, checked, step, seconds, float(loss), left)
+                    _log(folder, average, checked, step, seconds, loss.item(), left)
             if share >= 1:
                 return
 

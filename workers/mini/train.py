@@ -7,6 +7,7 @@ imagined eye; then with what the tower really sees; then the checkpoint is writt
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import torch
 from rich.progress import track
 from transformers import PreTrainedTokenizerFast
 
-from workers.mini.language import LanguagePlan, Probes, Sights, train_language
+from workers.mini.language import LanguagePlan, Probes, train_language
 from workers.mini.material import FOLDER, Split
 from workers.mini.meanings import common, meanings
 from workers.mini.network import build, carry_over, save, set_tower, tower_of
-from workers.mini.scenes import CELLS, Composer
-from workers.mini.tower import OUTPUTS, Seer, TowerPlan, as_input, train_tower
+from workers.mini.scenes import CROWD
+from workers.mini.sights import Sights
+from workers.mini.tower import Composed, Seer, TowerPlan, ahead, as_input, train_tower
 from workers.mini.vocabulary import COMMON, tokenizer
 
 HERE = Path(__file__).parent
@@ -33,6 +35,19 @@ STEPS = {"tower": 5_000, "oracle": 3_000, "seeing": 6_000}
 
 #: Where everything is trained: on the GPU if there is one.
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+#: How many uploads a step of the language part has, and its highest rate; likewise scenes and rate of the tower.
+UPLOADS, RATE = {"cpu": 8, "cuda": 64}, {"cpu": 8e-4, "cuda": 1.5e-3}
+SCENES, TOWER_RATE = {"cpu": 16, "cuda": 64}, {"cpu": 2e-3, "cuda": 3e-3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lasting:
+    """How long a stage lasts, in steps or in minutes, and how many processes compose for it."""
+
+    steps: int
+    minutes: float | None
+    processes: int
 
 
 def eye(run: Path) -> Seer:
@@ -50,30 +65,41 @@ def vocabulary(run: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int) -> Path:
+def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int, composers: int) -> Path:
     """Keep what the tower says of many new scenes, so that the language part learns from it again and again."""
-    composer = Composer(split, seed)
-    outputs = np.zeros((count, CELLS**2, OUTPUTS), np.float16)
-    shown = []
-    for first in track(range(0, count, 32), description=f"looking at {split} scenes"):
-        scenes = [composer.compose() for _ in range(min(32, count - first))]
+    outputs, shown = [], []
+    composed = Composed(split, seed=seed, size=50, crowd=CROWD)
+    parts = -(-count // 50)
+    for scenes in track(
+        ahead(composed, range(parts), composers), f"looking at {split} scenes", total=parts
+    ):
         with torch.no_grad():
-            seen = seer(as_input(np.stack([scene.pixels for scene in scenes]))).sigmoid().cpu()
-        outputs[first : first + len(scenes)] = seen.numpy()
+            pixels = as_input(np.stack([scene.pixels for scene in scenes]), seer.device)
+            outputs.append(seer(pixels).sigmoid().cpu().numpy().astype(np.float16))
         shown += [scene.shown for scene in scenes]
-    Sights(outputs, shown).save(path)
+    Sights(np.concatenate(outputs)[:count], shown[:count]).save(path)
     return path
 
 
-def seeing(run: Path, *, steps: int, scenes: int, start_from: Path | None = None) -> Path:
+def seeing(
+    run: Path,
+    lasting: Lasting,
+    *,
+    scenes: int,
+    start_from: Path | None = None,
+    rate: float | None = None,
+    seed: int = 7,
+) -> Path:
     """Teach the language part on what the tower sees, from an earlier checkpoint or from the imagined eye's stage."""
     words = vocabulary(run)
+    if start_from is not None and not (run / "tower.pt").exists():
+        torch.save(tower_of(start_from).state_dict(), run / "tower.pt")
     seer = eye(run)
     seen, checked = run / "seen-train.npz", run / "seen-validation.npz"
     if not seen.exists():
-        look(seer, seen, split="train", seed=501, count=scenes)
+        look(seer, seen, split="train", seed=501, count=scenes, composers=lasting.processes)
     if not checked.exists():
-        look(seer, checked, split="validation", seed=502, count=160)
+        look(seer, checked, split="validation", seed=502, count=160, composers=lasting.processes)
     model, probes = build(words), Probes()
     if start_from is None:
         state = torch.load(run / "oracle.pt", weights_only=True, map_location="cpu")
@@ -85,9 +111,12 @@ def seeing(run: Path, *, steps: int, scenes: int, start_from: Path | None = None
     model.to(DEVICE)
     plan = LanguagePlan(
         name="seeing",
-        steps=steps,
-        seed=12,
-        rate=8e-4,
+        steps=lasting.steps,
+        minutes=lasting.minutes,
+        teachers=lasting.processes,
+        uploads=UPLOADS[DEVICE],
+        seed=seed + 5,
+        rate=rate or RATE[DEVICE],
         decay_from=0.3,
         seen=seen,
         checked=checked,
@@ -185,8 +214,9 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
     )
     parser.add_argument("--steps", type=int, help=f"steps of each chosen stage; by default {STEPS}")
     parser.add_argument(
-        "--rate", type=float, default=2e-3, help="the tower's highest learning rate"
+        "--minutes", type=float, help="how long each chosen stage lasts, instead of steps"
     )
+    parser.add_argument("--rate", type=float, help="the highest learning rate of a stage")
     parser.add_argument("--seed", type=int, default=7)
     chosen = parser.parse_args(arguments)
     out = chosen.out or chosen.run / "checkpoint"
@@ -201,15 +231,19 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
     if chosen.start_from is not None:
         wanted.discard("oracle")
     chosen.run.mkdir(parents=True, exist_ok=True)
+    on_gpu = DEVICE == "cuda"
+    composers = chosen.threads if on_gpu else 1
     if "tower" in wanted:
-        on_gpu = DEVICE == "cuda"
         plan = TowerPlan(
             steps=steps["tower"],
-            rate=chosen.rate,
+            minutes=chosen.minutes,
+            batch=SCENES[DEVICE],
+            rate=chosen.rate or TOWER_RATE[DEVICE],
             seed=chosen.seed,
             learners=1 if on_gpu else chosen.threads,
             device=DEVICE,
-            composers=chosen.threads if on_gpu else 0,
+            composers=composers if on_gpu else 0,
+            log_every=600 if on_gpu else 150,
         )
         earlier = tower_of(chosen.start_from) if chosen.start_from else None
         train_tower(chosen.run, plan, start_from=earlier)
@@ -217,12 +251,18 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         words = vocabulary(chosen.run)
         torch.manual_seed(chosen.seed)
         lessons = LanguagePlan(
-            name="oracle", steps=steps["oracle"], seed=chosen.seed + 4, reasons=0.15
+            name="oracle",
+            steps=steps["oracle"],
+            minutes=chosen.minutes,
+            teachers=composers,
+            seed=chosen.seed + 4,
+            reasons=0.15,
         )
         train_language(build(words).to(DEVICE), words, chosen.run, lessons)
     if "seeing" in wanted:
         scenes = max(64, chosen.scenes // share)
-        seeing(chosen.run, steps=steps["seeing"], scenes=scenes, start_from=chosen.start_from)
+        lasting = Lasting(steps=steps["seeing"], minutes=chosen.minutes, processes=composers)
+        seeing(chosen.run, lasting, scenes=scenes, start_from=chosen.start_from, rate=chosen.rate)
     if "export" in wanted:
         export(chosen.run, out)
     if "curves" in wanted:

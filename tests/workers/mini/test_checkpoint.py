@@ -13,9 +13,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from policies.question import Forbidden, Question
 from workers import mini, prompt
 from workers.mini import samples
-from workers.mini.language import Packer, Sight, answers_of, collate
+from workers.mini.answering import answers_of
 from workers.mini.lessons import Item
+from workers.mini.rows import Packer, collate
 from workers.mini.scenes import SIDE_PX
+from workers.mini.sights import Sight
 from workers.mini.tower import OUTPUTS, as_input
 
 FOLDER = Path(mini.__file__).parent

@@ -1,13 +1,15 @@
 """What the language part is taught: the truth, or what can be believed by what the eye says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from workers.mini.believing import fitted
 from workers.mini.concepts import CONCEPTS
-from workers.mini.language import LanguagePlan, fitted, imagined
+from workers.mini.language import LanguagePlan
 from workers.mini.lessons import KINDS, Belief, Teacher
-
-PLAN = LanguagePlan(name="test", steps=1)
+from workers.mini.sights import imagined
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -30,7 +32,7 @@ def test_a_certain_belief_is_the_truth(kind: str) -> None:
 
 def test_beliefs_are_as_sure_as_they_are_right() -> None:
     """Over many questions what is believed is as often true as it is believed to be."""
-    believing = fitted(PLAN, None, imagine=1.0, uploads=400)
+    believing = fitted(11, None, imagine=1.0, uploads=400)
     teacher = Teacher(np.random.default_rng(6), present=0.42)
     sure, true = [], []
     for _ in range(300):
@@ -67,3 +69,24 @@ def test_what_is_half_seen_is_half_believed() -> None:
     found = [answer(odds) for odds in (-3.0, 0.0, 3.0)]
     assert found == sorted(found)
     assert found[1] == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_stage_lasts_steps_or_minutes() -> None:
+    """Its rate rises, stays, and falls to nearly nothing at the end, however that is counted."""
+    stepped = LanguagePlan(name="test", steps=1_000, rate=1.0, decay_from=0.5)
+    timed = replace(stepped, minutes=10)
+    assert [stepped.share(step, 9e9) for step in (0, 500, 1_000)] == [0, 0.5, 1]
+    assert [timed.share(9_999, seconds) for seconds in (0, 300, 601)] == [0, 0.5, 1]
+    rates = [stepped.rate_at(step, stepped.share(step, 0)) for step in (6, 60, 499, 750, 999)]
+    assert rates == pytest.approx([0.1, 1, 1, 0.5, 0.02])
+
+
+def test_questions_about_what_goes_together_are_taught_by_the_truth() -> None:
+    """Whatever is believed of each thing, a carve-out's answer is true or false."""
+    teacher = Teacher(np.random.default_rng(8))
+    unsure = Belief(odds=np.zeros(len(CONCEPTS)), breadth=0.0, habits=dict.fromkeys(KINDS, 0.0))
+    said = teacher.words(frozenset({0, 40, 60}))
+    for kind, decided in (("carve-out", True), ("together", True), ("plain", False)):
+        asked = [teacher.ask(said.upload, kind) for _ in range(40)]
+        answers = {teacher.item(one, said, (), belief=unsure).answer for one in asked}
+        assert (answers <= {0.0, 1.0}) == decided

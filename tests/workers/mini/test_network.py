@@ -7,10 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForImageTextToText,
+    FastVlmForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from workers.mini import network
-from workers.mini.scenes import SIDE_PX
+from workers.mini.scenes import CELLS, SIDE_PX
 from workers.mini.tower import OUTPUTS, as_input
 
 SHIPPED = Path(network.__file__).parent
@@ -35,6 +39,41 @@ def test_a_new_word_starts_where_its_meaning_lies_and_known_ones_keep_their_vect
     zebra, horse = table[words.convert_tokens_to_ids(" zebra")], old[known["Ġhorse"]]
     assert zebra @ horse / np.linalg.norm(zebra) / np.linalg.norm(horse) > 0.6
     assert explained > 0.5
+
+
+def test_a_narrower_model_says_the_same_in_a_wider_one(tmp_path: Path) -> None:
+    """What is new in a wider model starts silent, and concepts are known by name, wherever they stand."""
+    words = PreTrainedTokenizerFast.from_pretrained(SHIPPED)
+    config = network.build(words).config
+    config.text_config.hidden_size, config.text_config.intermediate_size = 112, 96
+    names = list(reversed(config.id2label.values()))
+    config.id2label = dict(enumerate(names))
+    torch.manual_seed(4)
+    narrow = FastVlmForConditionalGeneration(config)
+    with (
+        torch.no_grad()
+    ):  # what is no output of the dense head says nothing, as in every model of ours
+        narrow.model.multi_modal_projector.linear_1.weight[OUTPUTS:] = 0
+        narrow.model.multi_modal_projector.linear_1.bias[OUTPUTS:] = -20
+    network.save(narrow, words, tmp_path)
+    narrow = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    wide = network.build(words).eval()
+    network.carry_over(wide, words, tmp_path, _no_new_words)
+    network.set_tower(wide, network.tower_of(tmp_path))
+    text = "Does this upload show a pistol?"
+    ids = [words.convert_tokens_to_ids("<|image|>")] * CELLS**2 + words(text)["input_ids"]
+    asked = {
+        "input_ids": torch.tensor([ids]),
+        "pixel_values": torch.rand(1, 3, SIDE_PX, SIDE_PX, generator=torch.manual_seed(5)),
+    }
+    with torch.no_grad():
+        before, after = (model(**asked).logits for model in (narrow, wide))
+    assert before.std() > 0.01
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)
+
+
+def _no_new_words(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    raise AssertionError(f"no word is new, but the meaning of {len(texts)} was asked for")
 
 
 def test_training_does_not_go_on_from_a_model_of_other_sizes(tmp_path: Path) -> None:
