@@ -42,6 +42,6 @@ def test_windows_at_once_are_windows_one_by_one(sizes: tuple[int, ...]) -> None:
     query, key, value = (_states(sum(sizes), heads=3) + shift for shift in (0, 1, 2))
     bounds = torch.tensor([0, *torch.tensor(sizes).cumsum(0).tolist()], dtype=torch.int32)
     found, _ = windowed_attention(None, query, key, value, None, cu_seq_lens_q=bounds)
-    parts = [each.split(sizes, dim=2) for each in (query, key, value)]
+    parts = [torch.tensor_split(each, bounds[1:-1].tolist(), dim=2) for each in (query, key, value)]
     one_by_one = [scaled_dot_product_attention(*window) for window in zip(*parts, strict=True)]
     torch.testing.assert_close(found, torch.cat(one_by_one, dim=2).transpose(1, 2))
