@@ -191,14 +191,12 @@ def branched(
     valid: Tensor,
     dtype: torch.dtype,
     *,
-    bare: bool | None = None,
+    bare: bool = False,
 ) -> Iterator[None]:
     """Let a text model's layers attend run by run while inside; the caller holds its lock.
 
-    `bare` leaves masks out, where all of the prefix's tokens are real: a GPU has a faster kernel then.
+    `bare` leaves masks out, which is right where all of the prefix's tokens are real.
     """
-    if bare is None:
-        bare = valid.device.type == "cuda" and bool(valid.all())
     parts: list[tuple[Run, Tensor]] = []
     for run in branches.runs:
         length = run.end - run.begin
@@ -360,21 +358,11 @@ def windowed_attention(
     """Return the attention of windows that stand one after the other, those of one size together."""
     del module, attention_mask, dropout, kwargs
     tokens = [held[0].transpose(0, 1) for held in (query, key, value)]
-    parts = _places_of(cu_seq_lens_q)
     out = torch.empty_like(tokens[0])
-    for places in parts:
-        if len(parts) == 1:
-            windows = [held.view(*places.shape, *held.shape[1:]) for held in tokens]
-        else:
-            windows = [held[places] for held in tokens]
-        asking, asked, told = (held.transpose(1, 2) for held in windows)
-        found = torch.nn.functional.scaled_dot_product_attention(
-            asking, asked, told, scale=scaling
-        ).transpose(1, 2)
-        if len(parts) == 1:
-            out = found.flatten(0, 1)
-        else:
-            out[places] = found
+    for places in _places_of(cu_seq_lens_q):
+        asking, asked, told = (held[places].transpose(1, 2) for held in tokens)
+        found = torch.nn.functional.scaled_dot_product_attention(asking, asked, told, scale=scaling)
+        out[places] = found.transpose(1, 2)
     return out[None], None
 
 

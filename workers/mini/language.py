@@ -25,7 +25,7 @@ from workers.mini.lessons import Teacher
 from workers.mini.network import LANGUAGE
 from workers.mini.rows import Packer, Row, collate
 from workers.mini.sights import Sight, Sights, any_sight, imagined
-from workers.mini.tower import ahead
+from workers.mini.tower import Lasting, ahead
 from workers.mini.vocabulary import used
 
 #: Share of uploads that are nothing but a caption.
@@ -45,18 +45,15 @@ SHORTS = 0.55
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LanguagePlan:
+class LanguagePlan(Lasting):
     """How long, how and on what the language part is trained.
 
     `seen` and `checked` are files of sights to learn from and to follow the training by; without
     them sights are imagined. `imagine` is the share that is imagined all the same; `reasons` the share of steps that
-    ask for nothing but reasons. With `minutes` it lasts so long, however many steps that are. `teachers` processes
-    compose lessons ahead.
+    ask for nothing but reasons. `teachers` processes compose lessons ahead.
     """
 
     name: str
-    steps: int
-    minutes: float | None = None
     uploads: int = 8
     teachers: int = 1
     rate: float = 2e-3
@@ -70,12 +67,6 @@ class LanguagePlan:
     weights: Mapping[str, float] = field(
         default_factory=lambda: {"answer": 1.0, "reply": 0.25, "noun": 0.7, "clause": 0.7}
     )
-
-    def share(self, step: int, seconds: float) -> float:
-        """Return how much of the training is done: by steps, or by minutes where those are given."""
-        return min(
-            1.0, step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
-        )
 
     def rate_at(self, step: int, share: float) -> float:
         """Return the learning rate: a short rise, level, then down to nearly nothing."""

@@ -153,8 +153,8 @@ def carry_over(
     It then says what the earlier one said: what is new starts silent. Tokens that both know keep their vectors.
     Whole words that are new are put where their meaning lies, by a ridge regression from meanings to the vectors of
     known words; what is returned is its share of explained variance on words left out, or NaN where no word is new.
-    `meaning` gives a vector for each of some words. Concepts that are new start as `lexicon` made them, and so do
-    their words, in the numbers that the earlier model has not.
+    `meaning` gives a vector for each of some words. Concepts that are new and their words start alike, in the
+    numbers that the earlier model has not.
 
     Raises:
         ValueError: the checkpoint is larger than this model, or of another kind.

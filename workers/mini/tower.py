@@ -58,7 +58,20 @@ OUTPUTS = len(CONCEPTS) + 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TowerPlan:
+class Lasting:
+    """How long a stage of training lasts: so many steps, or so many minutes, however many steps those are."""
+
+    steps: int
+    minutes: float | None = None
+
+    def share(self, step: int, seconds: float) -> float:
+        """Return how much of the training is done."""
+        done = step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
+        return min(1.0, done)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerPlan(Lasting):
     """How long and how the tower is trained.
 
     `rate` is the dense head's and `tower_share` the tower's share of it; `keep` is what the running average keeps at
@@ -66,7 +79,6 @@ class TowerPlan:
     """
 
     steps: int = 12_000
-    minutes: float | None = None
     batch: int = 16
     rate: float = 2e-3
     tower_share: float = 0.25
@@ -77,10 +89,6 @@ class TowerPlan:
     seed: int = 7
     device: str = "cpu"
     composers: int = 0
-
-    def share(self, step: int, seconds: float) -> float:
-        """Return how much of the training is done: by steps, or by minutes where those are given."""
-        return step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
 
 
 def untrained() -> EfficientNetModel:
@@ -374,7 +382,7 @@ def _learn(
             composers=plan.composers,
         ):
             step = steps.value
-            share = min(1.0, plan.share(step, time.monotonic() - begun))
+            share = plan.share(step, time.monotonic() - begun)
             left = min(1.0, (1 - share) / (1 - plan.decay_from))
             for group in optimiser.param_groups:
                 group["lr"] = (

@@ -7,7 +7,6 @@ imagined eye; then with what the tower really sees; then the checkpoint is writt
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from workers.mini.meanings import common, meanings
 from workers.mini.network import build, carry_over, save, set_tower, tower_of
 from workers.mini.scenes import CROWD
 from workers.mini.sights import Sights
-from workers.mini.tower import Composed, Seer, TowerPlan, ahead, as_input, train_tower
+from workers.mini.tower import Composed, Lasting, Seer, TowerPlan, ahead, as_input, train_tower
 from workers.mini.vocabulary import COMMON, tokenizer
 
 HERE = Path(__file__).parent
@@ -39,15 +38,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 #: How many uploads a step of the language part has, and its highest rate; likewise scenes and rate of the tower.
 UPLOADS, RATE = {"cpu": 8, "cuda": 64}, {"cpu": 8e-4, "cuda": 1.5e-3}
 SCENES, TOWER_RATE = {"cpu": 16, "cuda": 64}, {"cpu": 2e-3, "cuda": 3e-3}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lasting:
-    """How long a stage lasts, in steps or in minutes, and how many processes compose for it."""
-
-    steps: int
-    minutes: float | None
-    processes: int
 
 
 def eye(run: Path) -> Seer:
@@ -86,6 +76,7 @@ def seeing(
     lasting: Lasting,
     *,
     scenes: int,
+    processes: int = 1,
     start_from: Path | None = None,
     rate: float | None = None,
     seed: int = 7,
@@ -97,9 +88,9 @@ def seeing(
     seer = eye(run)
     seen, checked = run / "seen-train.npz", run / "seen-validation.npz"
     if not seen.exists():
-        look(seer, seen, split="train", seed=501, count=scenes, composers=lasting.processes)
+        look(seer, seen, split="train", seed=501, count=scenes, composers=processes)
     if not checked.exists():
-        look(seer, checked, split="validation", seed=502, count=160, composers=lasting.processes)
+        look(seer, checked, split="validation", seed=502, count=160, composers=processes)
     model, probes = build(words), Probes()
     if start_from is None:
         state = torch.load(run / "oracle.pt", weights_only=True, map_location="cpu")
@@ -113,7 +104,7 @@ def seeing(
         name="seeing",
         steps=lasting.steps,
         minutes=lasting.minutes,
-        teachers=lasting.processes,
+        teachers=processes,
         uploads=UPLOADS[DEVICE],
         seed=seed + 5,
         rate=rate or RATE[DEVICE],
@@ -261,7 +252,7 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         train_language(build(words).to(DEVICE), words, chosen.run, lessons)
     if "seeing" in wanted:
         scenes = max(64, chosen.scenes // share)
-        lasting = Lasting(steps=steps["seeing"], minutes=chosen.minutes, processes=composers)
+        lasting = Lasting(steps=steps["seeing"], minutes=chosen.minutes)
         seeing(chosen.run, lasting, scenes=scenes, start_from=chosen.start_from, rate=chosen.rate)
     if "export" in wanted:
         export(chosen.run, out)
