@@ -48,7 +48,10 @@ class Curve(BaseModel):
         return self
 
     def at(self, score: float) -> float:
-        """Return the probability at this score."""
+        """Return the probability at this score; of what is no number, no number."""
+        if math.isnan(score):
+            # A search would put it behind the last score, where what is surest to violate stands.
+            return score
         right = bisect_right(self.scores, score)
         if right == 0:
             return self.probabilities[0]
