@@ -1,31 +1,35 @@
-"""Uploads that wait because their media or the classifier are away, and how long is too long. Pure."""
+"""Uploads that wait because their media or a classifier are away, and how long is too long. Pure."""
 
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import NamedTuple
 
-#: Longest pause between two tries.
-_MAX_PAUSE_S: Final = 10.0
+
+class _Wait(NamedTuple):
+    """Whom an upload waits for, and its record's broker timestamp (epoch)."""
+
+    whom: str
+    since_s: float
 
 
 class Away:
-    """What waits to be submitted again; true while the classifier does not answer."""
+    """What waits to be submitted again; true while a classifier does not answer."""
 
     def __init__(self) -> None:
         self._retry_at: dict[int, float] = {}
-        self._since: dict[int, float] = {}
+        self._waits: dict[int, _Wait] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._since)
+        return bool(self._waits)
 
-    def wait(self, key: int, *, since_s: float, retry_s: float) -> None:
-        """Let an upload wait for the classifier; `since_s` is its record's broker timestamp (epoch)."""
-        self._since[key] = since_s
+    def wait(self, key: int, whom: str, *, since_s: float, retry_s: float) -> None:
+        """Let an upload wait for a classifier; `since_s` is its record's broker timestamp (epoch)."""
+        self._waits[key] = _Wait(whom, since_s)
         self._retry_at[key] = retry_s
 
     def retry(self, key: int, *, at_s: float) -> None:
         """Let an upload wait for its media."""
-        self._since.pop(key, None)
+        self._waits.pop(key, None)
         self._retry_at[key] = at_s
 
     def due(self, now_s: float) -> list[int]:
@@ -38,19 +42,26 @@ class Away:
     def forget(self, key: int) -> None:
         """Forget an upload: it was decided or taken away."""
         self._retry_at.pop(key, None)
-        self._since.pop(key, None)
+        self._waits.pop(key, None)
 
     def over(
-        self, now_s: float, *, last_answer_s: float | None, after_s: Callable[[int], float]
+        self,
+        now_s: float,
+        *,
+        last_answer_s: Callable[[str], float | None],
+        after_s: Callable[[int], float],
     ) -> list[int]:
-        """Return the uploads that have waited long enough for the classifier.
+        """Return the uploads that have waited long enough for their classifier.
 
-        The wait counts from the later of the classifier's last answer and the broker's timestamp of the oldest
-        waiting record: so it survives restarts, and an old backlog is scored, not waved through, once the classifier
-        is back.
+        The wait counts from the later of that classifier's last answer and the broker's timestamp of the oldest record
+        that waits for it: so it survives restarts, and an old backlog is scored, not waved through, once the classifier
+        is back. Another's answers do not count: in a cascade the first may be well while the second is away.
         """
-        if not self._since:
-            return []
-        oldest_s = min(self._since.values())
-        away_s = now_s - max(oldest_s, -math.inf if last_answer_s is None else last_answer_s)
-        return [key for key in self._since if away_s >= after_s(key)]
+        oldest_s: dict[str, float] = {}
+        for whom, since_s in self._waits.values():
+            oldest_s[whom] = min(since_s, oldest_s.get(whom, math.inf))
+        away_s: dict[str, float] = {}
+        for whom, since_s in oldest_s.items():
+            answered_s = last_answer_s(whom)
+            away_s[whom] = now_s - (since_s if answered_s is None else max(since_s, answered_s))
+        return [key for key, wait in self._waits.items() if away_s[wait.whom] >= after_s(key)]

@@ -434,7 +434,12 @@ class Stream:
         if fault is None:
             self._decide(job, judged)
         elif isinstance(fault, ClassifierUnavailableError):
-            self._away.wait(job.key, since_s=job.record.timestamp_s, retry_s=time.monotonic() + 1.0)
+            self._away.wait(
+                job.key,
+                judged.fault_by,
+                since_s=job.record.timestamp_s,
+                retry_s=time.monotonic() + 1.0,
+            )
         elif isinstance(fault, MediaUnavailableError):
             self._media_unavailable(job, judged, fault)
         elif isinstance(fault, PoisonError):
@@ -477,7 +482,7 @@ class Stream:
         """Decide without the classifier, by `when_unavailable`, once it has been away for too long."""
         for key in self._away.over(
             self._clock(),
-            last_answer_s=self._pool.last_answer_at(),
+            last_answer_s=self._pool.last_answer_at,
             after_s=lambda key: _after_s(self._jobs[key]) if key in self._jobs else 0.0,
         ):
             job = self._jobs.get(key)

@@ -148,7 +148,8 @@ class StubPool:
         self._explained: deque[Explained] = deque()
         self._held: dict[int, tuple[Upload, tuple[Question, ...]]] = {}
         self.holding = False
-        self.answered_at: float | None = None
+        #: When workers last answered, by the name that a fault has for them.
+        self.answered_at: dict[str, float] = {}
         #: Every submitted key, with whether it was to be alone in its call.
         self.submitted: list[tuple[int, bool]] = []
         self.released: list[int] = []
@@ -212,9 +213,9 @@ class StubPool:
             self._held.pop(key, None)
         self._done = deque(judged for judged in self._done if judged.key not in set(keys))
 
-    def last_answer_at(self) -> float | None:
-        """Return when something was judged last."""
-        return self.answered_at
+    def last_answer_at(self, fault_by: str) -> float | None:
+        """Return when these workers last answered."""
+        return self.answered_at.get(fault_by)
 
     def close(self) -> None:
         """Forget everything."""

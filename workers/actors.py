@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import threading
 import time
@@ -23,6 +24,8 @@ from workers.media import Prepared, prepare
 from workers.store import Store
 from workers.upload import Upload
 
+_log = logging.getLogger(__name__)
+
 #: How many question sets a classifier remembers.
 _LESSONS: Final = 64
 #: How many uploads one preparer fetches and decodes at once.
@@ -32,6 +35,9 @@ _FORGET_S: Final = 300.0
 #: How long one question whether a suspect's turn has come waits for it, and how long the suspect waits for `go`.
 _TURN_S: Final = 1.0
 _GO_S: Final = 10.0
+#: A further reason is begun only if by this time it will be there, as long as the longest before it took: a worker
+#: whose call takes much longer counts as stuck.
+_REASONS_S: Final = 45.0
 #: What no classifier should die of.
 _HARMLESS: Final = Item(
     pictures=(Picture(media=0, pixels=np.full((64, 64, 3), 127, dtype=np.uint8)),),
@@ -108,12 +114,13 @@ class Lost:
 class Answers:
     """What a classifier answered: a row for each question, an error or `Lost` for each upload.
 
-    Rows are plain tuples of `Classification`'s fields: they pass between processes several times faster.
+    Rows are plain tuples of `Classification`'s fields: they pass between processes several times faster. `at` is when
+    they came (seconds since the epoch), None where no upload has an answer.
     """
 
     by_upload: tuple[tuple[tuple[Any, ...], ...] | WorkerError | Lost, ...]
     ms: float
-    at: float
+    at: float | None
 
 
 class Unknown:
@@ -144,6 +151,11 @@ class Watch:
         finally:
             del self._running[number]
             self._used_s = time.monotonic()
+
+    def answered(self) -> float:
+        """Note that there was an answer, and return when (seconds since the epoch)."""
+        self.last_answer_at = time.time()
+        return self.last_answer_at
 
     def pulse(self) -> Pulse:
         """Return the call that has run longest; being asked counts as being used."""
@@ -266,17 +278,46 @@ class Judge:
             except Exception as error:  # noqa: BLE001 -- the actor's edge: whoever is alone with it is to blame
                 return Crashed(f"{type(error).__name__}: {error}"[:500])
             by_upload = tuple(next(found) if isinstance(i, Item) else i for i in items)
-            self._watch.last_answer_at = time.time()
+            # An endpoint that is away is heard of in every row; only an answer says that it is there.
+            answered = any(rows for rows in by_upload if isinstance(rows, tuple))
+            at = self._watch.answered() if answered else None
             ms = (time.perf_counter() - started_s) * _MS
-            return Answers(by_upload, ms, self._watch.last_answer_at)
+            return Answers(by_upload, ms, at)
 
     def explain(
         self, number: int, seen: Seen, findings: Sequence[tuple[Question, Classification]]
     ) -> list[Rationale] | Lost:
-        """Return the reasons for the findings of one upload."""
+        """Return the reasons for the findings of one upload; what cannot be explained is left out."""
         with self._watch.call(number):
             (item,) = self._items([seen])
-            return item if isinstance(item, Lost) else self._classifier.explain(item, findings)
+            return item if isinstance(item, Lost) else self._reasons(item, findings)
+
+    def _reasons(
+        self, item: Item, findings: Sequence[tuple[Question, Classification]]
+    ) -> list[Rationale]:
+        """Ask finding by finding, so that one that fails takes no other's reason with it."""
+        began_s = last_s = time.monotonic()
+        longest_s = 0.0
+        reasons: list[Rationale] = []
+        for finding in findings:
+            now_s = time.monotonic()
+            longest_s, last_s = max(longest_s, now_s - last_s), now_s
+            if now_s + longest_s > began_s + _REASONS_S:
+                _unexplained(finding[0], f"it would take more than {_REASONS_S:g} s with the others")
+                continue
+            try:
+                reasons += self._classifier.explain(item, [finding])
+            except ClassifierUnavailableError as error:
+                # The next finding would only wait for it as long again.
+                _unexplained(finding[0], str(error))
+                break
+            except WorkerError as error:
+                _unexplained(finding[0], str(error))
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                _unexplained(finding[0], f"{type(error).__name__}: {error}"[:500])
+        return reasons
 
     def _items(self, seen: Sequence[Seen]) -> list[Item | Lost]:
         places = [one.pictures for one in seen if one.pictures is not None]
@@ -322,6 +363,12 @@ class Judge:
         # Outside the handlers, so that the failed call's tensors are freed before the next one.
         middle = (len(items) + 1) // 2
         return self._isolate(items[:middle], questions) + self._isolate(items[middle:], questions)
+
+
+def _unexplained(question: Question, why: str) -> None:
+    _log.warning(
+        "a finding goes without its reason", extra={"question": question.id, "reason": why}
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -422,9 +469,10 @@ class Preparer:
                         self._started[ticket] = now_s, future
                 futures = [self._started[ticket][1] for ticket, _ in uploads]
             wait(futures, timeout=wait_s)
-            return self._kept(
-                [self._outcome(t, f) for (t, _), f in zip(uploads, futures, strict=True)]
-            )
+            outcomes = [self._outcome(t, f) for (t, _), f in zip(uploads, futures, strict=True)]
+            if any(isinstance(outcome, _Ready | WorkerError) for outcome in outcomes):
+                self._watch.answered()
+            return self._kept(outcomes)
 
     def _kept(
         self, outcomes: Sequence[_Ready | WorkerError | Crashed | None]

@@ -190,10 +190,9 @@ class Desk:
                 self._explained = deque(pair for pair in self._explained if pair[0] not in released)
         self._inbox.put(partial(self._dispatch.release, passages, time.monotonic()))
 
-    def last_answer_at(self) -> float | None:
-        """Return when a classifier last answered (seconds since the epoch), or None if none ever did."""
-        answers = [bench.crew.last_answer_at for bench in self._dispatch.benches]
-        return max((at for at in answers if at is not None), default=None)
+    def last_answer_at(self, fault_by: str) -> float | None:
+        """Return when the workers that a fault is by last answered (seconds since the epoch), None if never."""
+        return self._dispatch.last_answer_at(fault_by)
 
     def backlog(self) -> Backlog:
         """Return what is under way, for metrics."""

@@ -164,10 +164,10 @@ class Dispatch:
         """Return the uploads that have waited too long for workers that are away."""
         before_s = now_s - self._patience.unavailable_s
         for passage, crew in self.preparing.late(before_s):
-            self.fault(passage, _away(crew))
+            self.fault(passage, _away(crew), by=crew)
         for bench in self.benches:
             for passage in bench.late(before_s):
-                self.fault(passage, _away(bench.crew))
+                self.fault(passage, _away(bench.crew), by=bench.crew)
             if self._unrouted and bench.crew.away_for(before_s):
                 unrouted, self._unrouted = self._unrouted, deque()
                 for passage in unrouted:
@@ -175,7 +175,7 @@ class Dispatch:
                     if known or passage.since_s >= before_s:
                         self._unrouted.append(passage)
                     else:
-                        self.fault(passage, _away(bench.crew))
+                        self.fault(passage, _away(bench.crew), by=bench.crew)
 
     # What others want to know.
 
@@ -186,6 +186,10 @@ class Dispatch:
     def is_ready(self, digest: str) -> bool:
         """Return whether every classifier has said which questions of this set it covers."""
         return all(digest in bench.covers for bench in self.benches)
+
+    def last_answer_at(self, role: str) -> float | None:
+        """Return when this crew last answered (seconds since the epoch), or None if it never did."""
+        return next((c.last_answer_at for c in self._crews() if c.role == role), None)
 
     def numbers(self) -> dict[str, Any]:
         """Return what is under way."""
@@ -243,12 +247,14 @@ class Dispatch:
         passage.losses += counts
         if passage.losses > _LOSSES:
             why = f"its pictures were lost {passage.losses} times"
-            self.fault(passage, ClassifierUnavailableError("lost", why))
+            # It is the classifier that the upload never came to.
+            by = self.benches[passage.legs[0].classifier].crew if passage.legs else None
+            self.fault(passage, ClassifierUnavailableError("lost", why), by=by)
             return
         passage.since_s = now_s
         self.preparing.line.put_back([passage])
 
-    def fault(self, passage: Passage, fault: WorkerError) -> None:
+    def fault(self, passage: Passage, fault: WorkerError, *, by: Crew | None = None) -> None:
         """Return an upload that cannot be judged, or one that is judged without reasons."""
         if passage.gone:
             return
@@ -264,6 +270,7 @@ class Dispatch:
             perceptual_hashes=passage.perceptual_hashes,
             stages_ms=tuple(passage.stages_ms),
             fault=fault,
+            fault_by="" if by is None else by.role,
         )
         self._out.hand_over(passage, judged)
 

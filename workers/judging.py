@@ -42,8 +42,8 @@ class Way(Protocol):
         """Take an upload whose pictures are gone."""
         ...
 
-    def fault(self, passage: Passage, fault: WorkerError) -> None:
-        """Take an upload that cannot be judged."""
+    def fault(self, passage: Passage, fault: WorkerError, *, by: Crew | None = None) -> None:
+        """Take an upload that cannot be judged; `by` is the crew whose fault it is, if it is one's."""
         ...
 
     def reasons(self, passage: Passage, found: Sequence[Rationale]) -> None:
@@ -225,7 +225,7 @@ class Bench:
         if isinstance(found, Lost):
             self._way.lost(passage, now_s)
         elif isinstance(found, WorkerError):
-            self._way.fault(passage, found)
+            self._way.fault(passage, found, by=self.crew)
         else:
             stages_ms = (("queue", round(waited_ms, 3)), ("classify", round(spent_ms, 3)))
             self._way.answered(passage, self, found, stages_ms, now_s)
@@ -266,7 +266,8 @@ class Bench:
                 return
             condemned, self._condemned = self._condemned, []
             for passage, _ in condemned:
-                self._way.fault(passage, ClassifierUnavailableError("sick", detail))
+                sick = ClassifierUnavailableError("sick", detail)
+                self._way.fault(passage, sick, by=self.crew)
 
         def done(crashed: Crashed | None, now_s: float) -> None:
             if crashed is not None:

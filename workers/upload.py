@@ -31,6 +31,7 @@ class Upload:
 class Judged:
     """What the workers say of one upload: classifications, or the fault that prevented them.
 
+    `fault_by` names the workers whose fault it is, where it is theirs: `Pool.last_answer_at` knows them by it.
     `answered_by` gives the classifier digest of each answered question. `media_digests` are `sha256:…` of the bytes
     that were judged, and `perceptual_hashes` tell what looks alike; `text_in_image` is what was read from their
     pictures. `stages_ms` says how long each stage took.
@@ -44,6 +45,7 @@ class Judged:
     text_in_image: str = ""
     stages_ms: tuple[tuple[str, float], ...] = ()
     fault: WorkerError | None = None
+    fault_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +106,8 @@ class Pool(Protocol):
         """Let go of everything that is kept for these uploads; unfinished work on them never comes back."""
         ...
 
-    def last_answer_at(self) -> float | None:
-        """Return when a classifier last answered (seconds since the epoch), or None if none ever did."""
+    def last_answer_at(self, fault_by: str) -> float | None:
+        """Return when the workers that a fault is by last answered (seconds since the epoch), None if never."""
         ...
 
     def close(self) -> None:

@@ -157,9 +157,9 @@ def nothing(key: int, questions: Sequence[Question]) -> None:
     """Never give a reason."""
 
 
-def failing(error: WorkerError) -> Judge:
-    """Return a judge that fails every upload with this error."""
-    return lambda upload, _: Judged(key=upload.key, fault=error)
+def failing(error: WorkerError, *, by: str = "classifier-0") -> Judge:
+    """Return a judge that fails every upload with this error of these workers."""
+    return lambda upload, _: Judged(key=upload.key, fault=error, fault_by=by)
 
 
 def test_an_upload_becomes_a_decision() -> None:
@@ -471,9 +471,21 @@ def test_an_old_backlog_is_scored_once_the_classifier_answers() -> None:
     house = House(failing(ClassifierUnavailableError("busy")))
     house.upload()
     house.now += 3600
-    house.pool.answered_at = house.now - 10
+    house.pool.answered_at["classifier-0"] = house.now - 10
     house.turn()
     assert house.decisions() == []
+
+
+def test_a_healthy_first_pass_hides_no_classifier_that_is_away() -> None:
+    """Where the second of two classifiers has been away for `after`, the first one's answers do not count."""
+    house = House(failing(ClassifierUnavailableError("away"), by="classifier-1"), partitions=(P,))
+    house.upload()
+    house.turn()
+    house.now += 15 * 60
+    house.pool.answered_at["classifier-0"] = house.now - 1
+    house.turn()
+    (decision,) = house.decisions()
+    assert (decision.action, decision.unjudged) == ("hold", ("weapons",))
 
 
 def test_rescores_are_not_read_while_the_classifier_is_away() -> None:

@@ -22,7 +22,7 @@ from workers.actors import (
 from workers.classifier import Classification, Rationale
 from workers.crew import Failed, Failure, Patience, Pulse
 from workers.dispatch import Dispatch, Sizes
-from workers.errors import MediaRefusedError, WorkerError
+from workers.errors import ClassifierUnavailableError, MediaRefusedError, WorkerError
 from workers.passage import Passage, Questions
 from workers.upload import Explained, Judged, Location, Settle, Upload
 
@@ -67,6 +67,8 @@ class World:
         self.batches: list[int] = []
         self.lose_pictures = False
         self.can_hire = True
+        #: The classifiers whose endpoint is away: they are well and answer nothing.
+        self.absent: set[str] = set()
         #: A sick classifier dies of everything.
         self.sick = False
         self.dispatch = Dispatch(
@@ -261,11 +263,14 @@ class World:
         for one in seen:
             if one.pictures is not None and self.lose_pictures:
                 found.append(Lost())
+            elif actor.role in self.absent:
+                found.append(ClassifierUnavailableError("remote-away"))
             elif "refused" in one.caption:
                 found.append(MediaRefusedError("broken"))
             else:
                 found.append(tuple((QUESTIONS.all[i].id, 1.0, None, None, None) for i in indices))
-        return Answers(tuple(found), 1.0, self.now_s)
+        answered = any(isinstance(rows, tuple) for rows in found)
+        return Answers(tuple(found), 1.0, self.now_s if answered else None)
 
     def _explain(
         self,

@@ -1,20 +1,22 @@
 """A preparer and a classifier without Ray: pictures that share an object of the store."""
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from policies.question import Forbidden, Question
 from tests.workers.leavings import LocalServer
 from workers.actors import Answers, Judge, Kept, Lost, Preparer, Seen, Watch
 from workers.bounds import Bounds
-from workers.classifier import Picture
-from workers.errors import ClassifierUnavailableError, MediaRefusedError
+from workers.classifier import Classification, Item, Picture, Rationale
+from workers.errors import ClassifierUnavailableError, MediaRefusedError, WorkerError
 from workers.folder import FolderStore
 from workers.passage import Passage, Questions
 from workers.remote import RemoteClassifier
@@ -111,7 +113,7 @@ class Closed(BaseHTTPRequestHandler):
 
 
 def test_a_classifier_that_is_away_is_asked_once() -> None:
-    """A batch for a dead endpoint comes back as away, each upload of it, without being tried again in halves."""
+    """A batch for a dead endpoint comes back as away, each upload, not tried again in halves, and is no answer."""
     with LocalServer(Closed) as server:
         refused: list[str] = []
         server.refused = refused  # type: ignore[attr-defined]
@@ -119,9 +121,8 @@ def test_a_classifier_that_is_away_is_asked_once() -> None:
         thread.start()
         options = {"endpoint": f"http://127.0.0.1:{server.port}/v1", "retries": 0}
         far = RemoteClassifier(ClassifierSpec(name="far", kind="remote", options=options))
-        judge = Judge(
-            far, watch=Watch(600.0, lambda: None), node="", borrow=lambda refs: [() for _ in refs]
-        )
+        watch = Watch(600.0, lambda: None)
+        judge = Judge(far, watch=watch, node="", borrow=lambda refs: [() for _ in refs])
         judge.learn(1, "set", (TEXT,))
         answers = judge.classify(2, "set", (0,), [Seen(None, f"for sale {n}") for n in range(32)])
         server.shutdown()
@@ -129,6 +130,81 @@ def test_a_classifier_that_is_away_is_asked_once() -> None:
     assert isinstance(answers, Answers)
     assert [type(found) for found in answers.by_upload] == [ClassifierUnavailableError] * 32
     assert 0 < len(refused) <= 32
+    assert (answers.at, watch.peek().last_answer_at) == (None, None)
+
+
+class Hesitant(StubClassifier):
+    """Gives no reason where the policy is named after a fault, and counts those that it gives."""
+
+    given = 0
+
+    def explain(
+        self, item: Item, findings: Sequence[tuple[Question, Classification]]
+    ) -> list[Rationale]:
+        """Raise what the policy is named after."""
+        for question, _ in findings:
+            if question.id in FAULTS:
+                raise FAULTS[question.id]
+        Hesitant.given += len(findings)
+        return super().explain(item, findings)
+
+
+FAULTS: dict[str, Exception] = {
+    "refused": WorkerError("remote-refusal", "I cannot"),
+    "away": ClassifierUnavailableError("remote-away"),
+    "large": MemoryError(),
+    "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    "broken": ZeroDivisionError(),
+}
+
+
+def reasons(*names: str) -> list[str]:
+    """Return which of these findings have a reason."""
+    judge = Judge(
+        Hesitant(ClassifierSpec(name="stub", kind="stub")),
+        watch=Watch(600.0, lambda: None),
+        node="",
+        borrow=lambda refs: [() for _ in refs],
+    )
+    findings = [
+        (replace(TEXT, id=name, policy=name), Classification(question=name, score=1.0))
+        for name in names
+    ]
+    found = judge.explain(1, Seen(None, "for sale"), findings)
+    assert not isinstance(found, Lost)
+    return [reason.question for reason in found]
+
+
+@pytest.mark.parametrize("fault", ["refused", "large", "torch"])
+def test_a_finding_without_a_reason_takes_no_other_ones(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reason that is refused, or for which memory runs out, is left out and told; the others stand."""
+    assert reasons("a", fault, "b") == ["a", "b"]
+    (told,) = [vars(record) for record in caplog.records]
+    assert (told["levelname"], told["question"]) == ("WARNING", fault)
+
+
+def test_a_classifier_that_is_away_is_asked_for_no_further_reason() -> None:
+    """What was explained before stands, and nobody waits for the same endpoint again."""
+    assert reasons("a", "away", "b") == ["a"]
+
+
+@pytest.mark.parametrize(("each_s", "told"), [(7.0, "abcdef"), (10.0, "abcd"), (25.0, "a")])
+def test_reasons_that_take_long_leave_the_rest_out(
+    each_s: float, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call begins no reason that would end too late, lest its worker counts as stuck."""
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + each_s * Hesitant.given)
+    monkeypatch.setattr(Hesitant, "given", 0)
+    assert reasons(*"abcdef") == [*told]
+
+
+def test_an_unforeseen_fault_of_a_reason_is_raised() -> None:
+    """A worker that failed in a way of its own may be broken for good: it does not go on."""
+    with pytest.raises(ZeroDivisionError):
+        reasons("a", "broken")
 
 
 def test_an_object_takes_its_room_until_the_last_upload_in_it_has_gone(tmp_path: Path) -> None:

@@ -176,6 +176,23 @@ def test_no_worker_for_a_while() -> None:
     assert faults(world) == {1: ClassifierUnavailableError, 2: ClassifierUnavailableError}
 
 
+def test_an_absence_names_whose_it_is() -> None:
+    """In a cascade whose second classifier is away, the fault is its own: it never answered, and the first did."""
+    world = World(classifiers=2)
+    world.absent = {"classifier-1"}
+    world.submit(text(1), settle=lambda *_: False)
+    world.settle()
+    (judged,) = world.judged
+    assert isinstance(judged.fault, ClassifierUnavailableError)
+    assert judged.fault_by == "classifier-1"
+    assert world.dispatch.last_answer_at("classifier-0") is not None
+    assert world.dispatch.last_answer_at("classifier-1") is None
+    world.absent = set()
+    world.submit(text(2), settle=lambda *_: False)
+    world.settle()
+    assert world.dispatch.last_answer_at("classifier-1") == world.now_s
+
+
 def test_lost_pictures_are_fetched_again() -> None:
     """An upload whose pictures are gone is prepared again and counts against nobody."""
     world = World()

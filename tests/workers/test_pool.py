@@ -82,7 +82,7 @@ def test_the_whole_way(opened: Opener) -> None:
     """Captions and media are judged, refused and explained, and then let go."""
     started = time.time()
     pool = opened()
-    assert pool.last_answer_at() is None
+    assert pool.last_answer_at("classifier-0") is None
     pool.submit(
         [text(1), picture(2), picture(3, "broken.jpg"), picture(4, "none.jpg")], QUESTIONS.all
     )
@@ -95,7 +95,7 @@ def test_the_whole_way(opened: Opener) -> None:
     assert [c.media for c in came[2].classifications] == [0, 0]
     assert len(came[2].media_digests) == 1
     assert len(came[2].perceptual_hashes) == 1
-    assert (pool.last_answer_at() or 0.0) >= started
+    assert (pool.last_answer_at("classifier-0") or 0.0) >= started
     pool.explain(2, QUESTIONS.all)
     (explained,) = pool.explained(timeout_s=PATIENCE_S)
     assert [reason.question for reason in explained.rationales] == [q.id for q in QUESTIONS.all]
