@@ -2,7 +2,8 @@
 
 Where the endpoint tells log-probabilities the score is that of Yes against No; where it does not,
 the answer is asked for as JSON and its score only says which of the two it was. Every call ends by
-its deadline; nothing of it is left behind, no task and no connection.
+its deadline; nothing of it is left behind, no task and no connection, and a thread only where a
+name is still being resolved.
 """
 
 import asyncio
@@ -11,13 +12,14 @@ import io
 import json
 import math
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 import numpy as np
 import openai
@@ -40,6 +42,7 @@ from workers.proof import only
 from workers.reason import agreement, ask_alone, ask_back, read, schema, shown
 from workers.spec import REMOTE_DEADLINE_S, ClassifierSpec
 
+_Given = ParamSpec("_Given")
 _Made = TypeVar("_Made")
 
 #: The score of an answer without log-probabilities: about 95 %, until it is calibrated.
@@ -49,7 +52,10 @@ PLAIN_ODDS: Final = 3.0
 MOST: Final = 0.5
 #: Longest reason, in tokens.
 _REASON_TOKENS: Final = 400
-_TOO_MANY: Final = 429
+#: What a server says of the moment: too slow, in conflict, too many; with everything from _SERVER on.
+_PASSING: Final = frozenset({408, 409, 429})
+#: What it says of a request that no other need fare like: its form, its size, its type, its content.
+_CONTENT: Final = frozenset({400, 413, 415, 422})
 _SERVER: Final = 500
 _QUALITY: Final = 90
 #: What is asked for where there are no log-probabilities.
@@ -97,7 +103,7 @@ class RemoteOptions:
         for name in options:
             if name not in known:
                 told = ", ".join(known)
-                raise CheckpointError("options", f"remote has no option {name!r}; it has {told}")
+                raise CheckpointError("options", f"no option {name!r}; there are {told}")
         return cls(**options)
 
 
@@ -134,29 +140,61 @@ class EndpointError(Exception):
         self.status = status
 
 
+class _Threads(ThreadPoolExecutor):
+    """Runs each job of a loop in a daemon thread of its own, which nobody waits for.
+
+    Names are resolved there. A resolver that hangs cannot be cancelled, and a loop waits for its threads when it ends.
+    """
+
+    def submit(
+        self, fn: Callable[_Given, _Made], /, *args: _Given.args, **kwargs: _Given.kwargs
+    ) -> Future[_Made]:
+        """Start the job."""
+        future: Future[_Made] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                made = fn(*args, **kwargs)
+            except BaseException as fault:  # noqa: BLE001 -- raised again where it is waited for
+                future.set_exception(fault)
+            else:
+                future.set_result(made)
+
+        threading.Thread(target=work, name="remote", daemon=True).start()
+        return future
+
+
 def _run(work: Coroutine[Any, Any, _Made]) -> _Made:
     """Run work to its end, also for a caller that runs a loop of its own, as a notebook does."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return _in_a_loop(work)
     with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        return thread.submit(_in_a_loop, work).result()
+
+
+def _in_a_loop(work: Coroutine[Any, Any, _Made]) -> _Made:
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_Threads())
+        return runner.run(work)
 
 
 class RemoteClassifier:
     """GPT-4o class models, vLLM, SGLang, Ollama, Gemini's compatible endpoint."""
 
+    #: What its configuration may say.
+    options: ClassVar[type[RemoteOptions]] = RemoteOptions
+
     def __init__(self, spec: ClassifierSpec) -> None:
         self._spec = spec
-        self._options = RemoteOptions.read(spec.options)
+        self._options = self.options.read(spec.options)
         self._budget = Budget(self._options.per_minute, self._options.per_day)
-        self._key: str | None = None
-        if self._options.key_file is not None:
-            path = Path(self._options.key_file)
-            if not path.is_file():
-                raise CheckpointError("options", f"key_file: there is no file {path}")
-            self._key = path.read_text(encoding="utf-8").strip()
+        path = self._options.key_file
+        if path is not None and not Path(path).is_file():
+            raise CheckpointError("options", f"key_file: there is no file {path}")
 
     @property
     def name(self) -> str:
@@ -192,9 +230,10 @@ class RemoteClassifier:
         """Return one list of classifications an item, the highest over its pictures.
 
         Raises:
-            ClassifierUnavailableError: the endpoint did not answer within the deadline.
-            CheckpointError: the endpoint refuses the key, the model or the form of the request.
-            WorkerError: the model refuses to judge an upload, or answers with neither Yes nor No.
+            ClassifierUnavailableError: the endpoint did not answer within the deadline, or refuses the key or the
+                model: that is no upload's fault, and it passes once somebody mends it.
+            WorkerError: the model refuses to judge an upload, or answers with neither Yes nor No, or the endpoint
+                refuses the request.
         """
         return _run(self._within(lambda client: self._classify(client, items, questions)))
 
@@ -217,6 +256,16 @@ class RemoteClassifier:
                     "remote-deadline", f"no answer within {self._options.deadline_s:g} s"
                 ) from fault
 
+    @property
+    def _key(self) -> str | None:
+        """The key as its file holds it now: one that is renewed counts at once."""
+        if self._options.key_file is None:
+            return None
+        try:
+            return Path(self._options.key_file).read_text(encoding="utf-8").strip()
+        except OSError as fault:
+            raise ClassifierUnavailableError("remote-key", f"key_file: {fault}") from fault
+
     def _connected(self) -> Any:
         """Return a client, to be entered and left."""
         try:
@@ -227,7 +276,7 @@ class RemoteClassifier:
                 max_retries=0,
             )
         except openai.OpenAIError as fault:
-            raise CheckpointError("remote-key", str(fault)) from fault
+            raise ClassifierUnavailableError("remote-key", str(fault)) from fault
 
     async def _classify(
         self, client: openai.AsyncOpenAI, items: Sequence[Item], questions: Sequence[Question]
@@ -313,6 +362,7 @@ class RemoteClassifier:
                 max_tokens=_REASON_TOKENS,
                 response_format=_format("reason", schema(question)),
             )
+            _cut_off(choice)
             text = choice.message.content or ""
             reason = read(text, question)
             drawn = [
@@ -385,8 +435,8 @@ class RemoteClassifier:
             )
         except (openai.APIStatusError, EndpointError) as fault:
             status, words = _status(fault)
-            if status is not None and _TOO_MANY != status < _SERVER:
-                raise CheckpointError("remote-request", f"{status}: {words[:300]}") from fault
+            if status is not None and status not in _PASSING and status < _SERVER:
+                raise self._refused(status, words) from fault
             if isinstance(fault, openai.APIStatusError):
                 told = fault.response.headers.get("retry-after")
             return None, fault, told
@@ -400,6 +450,19 @@ class RemoteClassifier:
         if choices and getattr(choices[0], "message", None) is not None:
             return choices[0], None, None
         return None, ValueError("a response without a choice"), None
+
+    def _refused(self, status: int, words: str) -> WorkerError:
+        """Return what a refusal means: a fault of this upload, or something that an operator has to mend."""
+        said = f"{status}: {words[:300]}"
+        if status in _CONTENT:
+            return WorkerError("remote-request", said)
+        where = self._options.endpoint or "the default endpoint"
+        mend = {
+            401: f"{where} refuses the key: renew it in key_file, or in the environment and start anew",
+            403: f"{where} forbids it: does the key allow the model {self._spec.model!r}?",
+            404: f"{where} does not know the model {self._spec.model!r}: mend model or endpoint",
+        }.get(status, f"{where} refuses all requests: look at the account and at endpoint")
+        return ClassifierUnavailableError("remote-refused", f"{mend} ({said})")
 
     async def _afford(self) -> None:
         while (wait := self._budget.wait_s()) > 0:
@@ -467,6 +530,7 @@ def verdict(choice: Any) -> float:
         WorkerError: it is a refusal, or neither Yes nor No.
     """
     _denied(choice)
+    _cut_off(choice)
     text = choice.message.content or ""
     try:
         answer = str(json.loads(text)["answer"]).lower()
@@ -484,6 +548,15 @@ def _denied(choice: Any) -> None:
         raise WorkerError("remote-refusal", shown(str(refusal or "filtered")))
 
 
+def _cut_off(choice: Any) -> None:
+    """Raise if the model used up its tokens before the first word of an answer, as one that thinks first does."""
+    if getattr(choice, "finish_reason", "") == "length" and not choice.message.content:
+        raise WorkerError(
+            "remote-thoughts",
+            "thoughts left no room for an answer: set thinking_budget (gemini), or serve the model without thoughts",
+        )
+
+
 def _format(name: str, form: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": name, "schema": form, "strict": True}}
 
@@ -495,7 +568,7 @@ def _pause_s(attempt: int, told: str | None) -> float:
 
 
 def _first(faults: BaseExceptionGroup[WorkerError]) -> WorkerError:
-    """Return the fault that matters most: one for the operator, then one of the moment."""
+    """Return the fault that matters most: one that all uploads share before one of a single upload."""
     held: list[WorkerError] = []
 
     def gather(group: BaseExceptionGroup[WorkerError]) -> None:
@@ -506,5 +579,4 @@ def _first(faults: BaseExceptionGroup[WorkerError]) -> WorkerError:
                 held.append(fault)
 
     gather(faults)
-    ranks = (CheckpointError, ClassifierUnavailableError, WorkerError)
-    return min(held, key=lambda fault: next(i for i, k in enumerate(ranks) if isinstance(fault, k)))
+    return min(held, key=lambda fault: not isinstance(fault, ClassifierUnavailableError))

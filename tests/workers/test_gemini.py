@@ -190,7 +190,8 @@ def test_without_log_probabilities_it_answers_in_json(
     [
         (429, ClassifierUnavailableError, 3),
         (503, ClassifierUnavailableError, 3),
-        (403, CheckpointError, 1),
+        (403, ClassifierUnavailableError, 1),
+        (400, WorkerError, 1),
     ],
 )
 def test_faults_have_their_remedy(
@@ -202,9 +203,71 @@ def test_faults_have_their_remedy(
 ) -> None:
     """What may pass is tried again, what the operator must mend is not, and no file is left."""
     gemini.answer = lambda _n, _asked: (status, {"error": {"code": status, "message": "no"}})
-    with pytest.raises(fault):
+    with pytest.raises(fault) as caught:
         model().classify([ITEM], QUESTIONS[:1])
+    assert type(caught.value) is fault
     assert (len(gemini.asked), gemini.files) == (requests, {})
+
+
+def test_a_wrong_key_is_an_absence(gemini: Gemini, model: Callable[..., Any]) -> None:
+    """Gemini calls a key that has expired a bad request, which is no upload's fault all the same."""
+    error = {
+        "code": 400,
+        "message": "API key expired. Please renew the API key.",
+        "status": "INVALID_ARGUMENT",
+        "details": [{"reason": "API_KEY_INVALID", "domain": "googleapis.com"}],
+    }
+    gemini.answer = lambda _n, _asked: (400, {"error": error})
+    with pytest.raises(ClassifierUnavailableError, match="key_file"):
+        model().classify([ITEM], QUESTIONS[:1])
+    assert len(gemini.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "rooms"),
+    [
+        ({}, [0], [1, 20]),
+        ({"thinking_budget": 500}, [500], [501, 520]),
+        ({"thinking_budget": -1}, [], [8001, 8020]),
+    ],
+)
+def test_thoughts_have_room(
+    gemini: Gemini,
+    model: Callable[..., Any],
+    options: dict[str, int],
+    told: list[int],
+    rooms: list[int],
+) -> None:
+    """Unless told otherwise it does not think; where it may, its thoughts take no token from an answer."""
+    gemini.answer = lambda n, _asked: said("The" if n == 1 else '{"answer": "Yes"}')
+    model(**options).classify([ITEM], QUESTIONS[:1])
+    configs = [asked["generationConfig"] for asked in gemini.asked]
+    assert [[*config.get("thinkingConfig", {}).values()] for config in configs] == [told, told]
+    assert [config["maxOutputTokens"] for config in configs] == rooms
+
+
+def test_how_long_it_thinks_is_in_the_digest(model: Callable[..., Any]) -> None:
+    """Scores of a model that thinks are calibrated by themselves."""
+    assert len({model().digest, model(thinking_budget=0).digest}) == 1
+    assert len({model().digest, model(thinking_budget=500).digest}) == 2
+
+
+def test_thoughts_that_leave_no_room_are_named(gemini: Gemini, model: Callable[..., Any]) -> None:
+    """An answer that thoughts used up names the option, and is no rambling."""
+    cut = {"content": {"role": "model"}, "finishReason": "MAX_TOKENS"}
+    gemini.answer = lambda _n, _asked: (200, {"candidates": [cut]})
+    with pytest.raises(WorkerError, match=r"remote-thoughts.*thinking_budget"):
+        model().classify([ITEM], QUESTIONS[:1])
+
+
+def test_a_budget_that_the_model_does_not_take_is_named(
+    gemini: Gemini, model: Callable[..., Any]
+) -> None:
+    """A model that only works in thinking mode is no upload's fault, and the option is named."""
+    words = "Budget 0 is invalid. This model only works in thinking mode."
+    gemini.answer = lambda _n, _asked: (400, {"error": {"code": 400, "message": words}})
+    with pytest.raises(ClassifierUnavailableError, match="thinking_budget"):
+        model().classify([ITEM], QUESTIONS[:1])
 
 
 def _always(
@@ -260,7 +323,7 @@ def test_a_fault_ends_the_uploads_beside_it(gemini: Gemini, model: Callable[...,
     other = Item(pictures=(Picture(media=0, pixels=np.full((32, 48, 3), 9, np.uint8)),), caption="")
     gemini.hanging = frozenset({2})
     gemini.answer = lambda _n, _asked: (403, {"error": {"code": 403, "message": "no"}})
-    with nothing_left(gemini), pytest.raises(CheckpointError, match="403"):
+    with nothing_left(gemini), pytest.raises(ClassifierUnavailableError, match="403"):
         model().classify([ITEM, other], QUESTIONS[:1])
     assert gemini.files == {}
 

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 
 from policies.question import Forbidden, Question
 from tests.workers.leavings import LocalServer, nothing_left
-from workers.classifier import Item, Picture
+from workers.classifier import Classification, Item, Picture
 from workers.errors import CheckpointError, ClassifierUnavailableError, WorkerError
 from workers.remote import Budget, RemoteClassifier
 from workers.spec import ClassifierSpec
@@ -44,6 +46,7 @@ class Server(LocalServer):
     def __init__(self) -> None:
         super().__init__(Handler)
         self.asked: list[dict[str, Any]] = []
+        self.keys: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer one request."""
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked.append(body)
+        self.server.keys.append(self.headers["authorization"])
         status, content, slowly_s, headers = self.server.script(len(self.server.asked), body)
         if content is None:
             self.close_connection = True
@@ -172,6 +176,8 @@ def test_without_logprobs_json(server: Server) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
+        (408, b"{}", 0.0, {}),
+        (409, b"{}", 0.0, {}),
         (429, b"{}", 0.0, {"retry-after": "0.1"}),
         (500, b"{}", 0.0, {}),
         (503, b"", 0.0, {}),
@@ -180,7 +186,7 @@ def test_without_logprobs_json(server: Server) -> None:
         (200, None, 0.0, {}),
         (200, b'{"id": "1"', 0.0, {"content-length": "4000"}),
     ],
-    ids=["429", "500", "503", "malformed", "empty", "hung-up", "cut-off"],
+    ids=["408", "409", "429", "500", "503", "malformed", "empty", "hung-up", "cut-off"],
 )
 def test_faults_that_pass_are_retried(server: Server, fault: Reply) -> None:
     """A fault of the moment is tried again, and the answer then counts."""
@@ -206,13 +212,82 @@ def test_a_dripping_server_meets_the_deadline(server: Server) -> None:
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
-def test_wrong_settings_are_the_operators(server: Server, status: int) -> None:
-    """A refused key, model or form is not retried: an operator has to mend it."""
+@pytest.mark.parametrize(
+    ("status", "mend"),
+    [(401, "key_file"), (402, "account"), (403, "allow the model 'm'"), (404, "mend model or end")],
+)
+def test_what_an_operator_mends_is_an_absence(server: Server, status: int, mend: str) -> None:
+    """A refused key or model is nobody's upload: it is not retried, and says what to do."""
     server.script = lambda *_: (status, b'{"error": {"message": "no"}}', 0.0, {})
-    with pytest.raises(CheckpointError, match=str(status)):
+    with pytest.raises(ClassifierUnavailableError, match=f"{mend}.*{status}: .*no"):
         classifier(server).classify([ITEM], [QUESTION])
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_request_that_is_refused_is_the_uploads(server: Server, status: int) -> None:
+    """A refused request is not retried, and says nothing about the next upload."""
+    server.script = lambda *_: (status, b'{"error": {"message": "too large"}}', 0.0, {})
+    with pytest.raises(WorkerError, match=f"{status}: .*too large") as caught:
+        classifier(server).classify([ITEM], [QUESTION])
+    assert (type(caught.value), caught.value.reason) == (WorkerError, "remote-request")
+    assert len(server.asked) == 1
+
+
+def test_a_renewed_key_counts_at_once(server: Server, tmp_path: Path) -> None:
+    """Whoever puts a new key into the file need not start anything anew; while there is none it is away."""
+    server.script = lambda *_: ok(GOOD)
+    path = tmp_path / "key"
+    path.write_text("old\n")
+    far = classifier(server, key_file=str(path))
+    far.classify([ITEM], [QUESTION])
+    path.write_text("new\n")
+    far.classify([ITEM], [QUESTION])
+    path.unlink()
+    with pytest.raises(ClassifierUnavailableError, match="key_file"):
+        far.classify([ITEM], [QUESTION])
+    assert server.keys == ["Bearer old", "Bearer new"]
+
+
+def test_without_any_key_it_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is neither a file nor a variable with a key, no upload is held for it."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ClassifierUnavailableError, match="OPENAI_API_KEY"):
+        RemoteClassifier(ClassifierSpec(name="far", kind="remote")).classify([ITEM], [QUESTION])
+
+
+def test_an_answer_without_room_is_named(server: Server) -> None:
+    """A model whose thoughts use up its tokens is told apart from one that rambles."""
+    server.script = lambda *_: ok(body("", finish_reason="length"))
+    far = classifier(server)
+    with pytest.raises(WorkerError, match="thinking_budget") as caught:
+        far.classify([ITEM], [QUESTION])
+    assert caught.value.reason == "remote-thoughts"
+    with pytest.raises(WorkerError, match="thinking_budget"):
+        far.explain(ITEM, [(QUESTION, Classification(question="weapons", score=1.0, media=0))])
+
+
+def test_a_name_that_is_never_resolved_meets_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that hangs outlasts neither the call nor, in a thread that counts, its process."""
+    over = threading.Event()
+
+    def hanging(*_: object, **_more: object) -> list[object]:
+        over.wait(20)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    options = {"endpoint": "http://nowhere.test/v1", "deadline_s": 1.0}
+    far = RemoteClassifier(ClassifierSpec(name="far", kind="remote", options=options))
+    before = set(threading.enumerate())
+    began_s = time.monotonic()
+    with pytest.raises(ClassifierUnavailableError, match="remote-deadline"):
+        far.classify([ITEM], [QUESTION])
+    assert time.monotonic() - began_s < 10
+    left = set(threading.enumerate()) - before
+    assert [thread.daemon for thread in left] == [True]
+    over.set()
+    for thread in left:
+        thread.join()
 
 
 #: What stands at the first token of "I'm sorry…": a trace of No, and none of Yes.
@@ -278,11 +353,13 @@ def test_a_word_alone_is_as_sure_as_its_probability(server: Server) -> None:
         ((200, b'{"choices": [', 0.0, {}), {}, ClassifierUnavailableError),
         ((200, GOOD, 0.5, {}), {"deadline_s": 1.5}, ClassifierUnavailableError),
         ((200, GOOD, 0.5, {}), {"timeout_s": 0.3}, ClassifierUnavailableError),
-        ((401, b"{}", 0.0, {}), {}, CheckpointError),
+        ((401, b"{}", 0.0, {}), {}, ClassifierUnavailableError),
+        ((400, b"{}", 0.0, {}), {}, WorkerError),
         ((200, body(None, refusal="I cannot"), 0.0, {}), {}, WorkerError),
     ],
     ids=[
-        "429", "500", "hung-up", "cut-off", "malformed", "slow", "dripping", "wrong-key", "refusal",
+        "429", "500", "hung-up", "cut-off", "malformed", "slow", "dripping", "wrong-key", "wrong-form",
+        "refusal",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("stays", [False, True])
