@@ -105,7 +105,7 @@ def replay(
         if q.id in recorded.scores and recorded.scores[q.id].digest != q.digest
     ]
     if old:
-        return [], f"its recording is older than the wording of {', '.join(old)}"
+        return [], f"its recording is older than what {', '.join(old)} asks"
     return [
         (
             question,

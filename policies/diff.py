@@ -62,7 +62,7 @@ _OTHER_FIELDS: Final[Mapping[str, str]] = {
     "ground": "what decisions name as their ground",
     "notice": "words for the author only",
     "rationale": "words for reviewers only",
-    "maps_to": "names in other taxonomies",
+    "maps_to": "names in other taxonomies, by which guards know it",
 }
 
 
@@ -138,14 +138,14 @@ def _wording(old: Policy, new: Policy) -> Iterator[_Words]:
             digests = f"{was.digest[7:19]} → {question.digest[7:19]}"
             yield (
                 f"question {question.id}",
-                f"other words, digest {digests}: {'; '.join(_word_changes(was, question))}",
+                f"asked otherwise, digest {digests}: {'; '.join(_differently(was, question))}",
                 f"its calibration is stale until it is fitted again; {labels}",
             )
     for gone in before:
         yield f"question {gone}", "no longer asked", ""
 
 
-def _word_changes(was: Question, now: Question) -> Iterator[str]:
+def _differently(was: Question, now: Question) -> Iterator[str]:
     if was.question != now.question:
         yield f"the question was “{was.question}”, is “{now.question}”"
     terms = dict(was.definitions), dict(now.definitions)
@@ -162,6 +162,10 @@ def _word_changes(was: Question, now: Question) -> Iterator[str]:
         c.id for c in was.forbidden
     } == {c.id for c in now.forbidden}:
         yield "the clauses stand in another order"
+    if was.reads != now.reads:
+        yield "it reads other parts of an upload"
+    if was.maps_to != now.maps_to:
+        yield "guards know it by other names"
 
 
 def _text_changes(

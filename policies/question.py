@@ -50,12 +50,17 @@ class Question:
 
     @cached_property
     def digest(self) -> str:
-        """`sha256:…` of everything that stands in the prompt, and of nothing else."""
-        wording = {
+        """`sha256:…` of everything of it that a score depends on, and of nothing else.
+
+        `reads` decides what stands in the prompt beside the words; of a guard's prompt `maps_to` is all that counts.
+        """
+        asked = {
             "question": self.question,
             "definitions": self.definitions,
             "forbidden": [(clause.id, clause.text, clause.examples) for clause in self.forbidden],
             "allowed": [(exempt.id, exempt.text, exempt.unless) for exempt in self.allowed],
+            "reads": sorted(self.reads),
+            "maps_to": sorted(self.maps_to.items()),
         }
-        text = json.dumps(wording, ensure_ascii=False, sort_keys=True)
+        text = json.dumps(asked, ensure_ascii=False, sort_keys=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

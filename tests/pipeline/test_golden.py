@@ -212,7 +212,7 @@ def test_older_than_the_wording(folder: Path) -> None:
     outcomes = replay(folder)
 
     assert outcomes["picture"].status == "stale"
-    assert "older than the wording of knives;" in outcomes["picture"].why[0]
+    assert "older than what knives asks;" in outcomes["picture"].why[0]
     assert outcomes["offer"].status == "passed"
 
 

@@ -107,6 +107,18 @@ def changes(**new: Any) -> list[Change]:
             "review: from 0.1 → from 0.2",
             "less goes to people",
         ),
+        (
+            {"reads": ["image"]},
+            "question weapons",
+            "it reads other parts of an upload",
+            "its calibration is stale until it is fitted again; labels go on counting",
+        ),
+        (
+            {"maps_to": {"llavaguard": "O6"}},
+            "question weapons",
+            "guards know it by other names",
+            "its calibration is stale until it is fitted again; labels go on counting",
+        ),
         ({"title": "Arms"}, "title", "Weapons → Arms", "words for people only"),
         (
             {"when_unavailable": {"action": "allow"}},

@@ -150,10 +150,12 @@ def test_layout_is_no_meaning() -> None:
             False,
         ),
         ("allowed", {"A1": {"text": "Toys."}}, False),
+        ("reads", ["image"], False),
+        ("maps_to", {"llavaguard": "O6"}, False),
     ],
 )
 def test_digest_of_a_question(field: str, value: Any, *, same: bool) -> None:
-    """What stands in the prompt makes a question's digest, and nothing else does."""
+    """All that a score depends on makes a question's digest, and nothing else does."""
     asked = policy(**{field: value}).questions[0].digest
 
     assert (asked == policy().questions[0].digest) is same
