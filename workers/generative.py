@@ -115,7 +115,7 @@ class GenerativeClassifier:
         if not self._spec.rationales or not findings:
             return []
         if self._reasons is None:
-            self._reasons = Reasons(self.scorer, self.wording)
+            self._reasons = Reasons(self.scorer, self.wording, reads=self._reads)
         return [self._reasons.explain(item, question, found) for question, found in findings]
 
     def _scorer(self, family: Family) -> Scorer:

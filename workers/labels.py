@@ -1,7 +1,7 @@
 """Plain image and text classifiers: their labels stand for policies by configuration."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from PIL import Image
@@ -18,6 +18,9 @@ from workers import weights
 from workers.classifier import Classification, Item, Rationale, asked
 from workers.errors import CheckpointError
 from workers.spec import ClassifierSpec
+
+#: Most tokens of a caption, however many the model could read.
+_LONGEST: Final = 4096
 
 
 class LabelClassifier:
@@ -37,6 +40,7 @@ class LabelClassifier:
             if sees
             else AutoTokenizer.from_pretrained(folder, **local)
         )
+        self._longest = 0 if sees else min(self._processor.model_max_length, _places(self.model))
         self._rows = self._labels()
         self._many = self.model.config.problem_type == "multi_label_classification"
         self._digest = weights.digest(
@@ -49,6 +53,7 @@ class LabelClassifier:
                 "attention": weights.attention_of(self.model),
                 "processor": self._processor.to_dict() if sees else None,
                 "labels": sorted(spec.labels.items()),
+                **({} if sees else {"longest": self._longest}),
             }
         )
 
@@ -113,9 +118,8 @@ class LabelClassifier:
             inputs = self._processor(images=images, return_tensors="pt")
         else:
             text = "\n".join(filter(None, (item.caption, item.text_in_image)))
-            longest = getattr(self.model.config, "max_position_embeddings", 512)
             inputs = self._processor(
-                [text], truncation=True, max_length=min(longest, 4096), return_tensors="pt"
+                [text], truncation=True, max_length=self._longest, return_tensors="pt"
             )
         held = {
             name: value.to(self.model.device, self.model.dtype)
@@ -149,6 +153,17 @@ class LabelClassifier:
                 "labels", f"every label of {self._spec.name} means {full[0]}: nothing is a No"
             )
         return rows
+
+
+def _places(model: Any) -> int:
+    """Return how many tokens a text model has places for."""
+    places = int(getattr(model.config, "max_position_embeddings", 512))
+    for name, module in model.named_modules():
+        padding: int | None = getattr(module, "padding_idx", None)
+        # RoBERTa and its kin count places from behind the mark of padding.
+        if name.endswith(".position_embeddings") and padding is not None:
+            return min(places - padding - 1, _LONGEST)
+    return min(places, _LONGEST)
 
 
 def _log_odds(logits: Tensor, rows: Sequence[int], *, many: bool) -> Tensor:

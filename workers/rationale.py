@@ -19,7 +19,7 @@ from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from PIL import Image
 from torch import Tensor
 
-from policies.question import Question
+from policies.question import Part, Question
 from workers import prompt
 from workers.classifier import Classification, Item, Picture, Rationale
 from workers.continuing import written
@@ -30,6 +30,8 @@ from workers.scoring import Scorer
 
 #: Most tokens of a whole reason: its text, were every character one, and the form around it.
 LIMIT: Final = MAX_TEXT + 80
+
+_ALL: Final[frozenset[Part]] = frozenset({"image", "caption"})
 
 #: Spaces are allowed where models differ in habit; everything else is fixed.
 _GRAMMAR: Final = """
@@ -52,9 +54,13 @@ def grammar(question: Question) -> str:
 class Reasons:
     """Asks a model for its reasons and asks back whether they are there."""
 
-    def __init__(self, scorer: Scorer, wording: prompt.Wording = "full") -> None:
+    def __init__(
+        self, scorer: Scorer, wording: prompt.Wording = "full", *, reads: frozenset[Part] = _ALL
+    ) -> None:
+        """Make it; `reads` are the parts of an upload that the classifier looks at when it scores."""
         self._scorer = scorer
         self._wording = wording
+        self._reads = reads
         self._passes = scorer.passes
         width = scorer.passes.model.get_output_embeddings().weight.shape[0]
         self._tokenizer = _guide(scorer.dialogue.tokenizer, width)
@@ -62,7 +68,7 @@ class Reasons:
     def explain(self, item: Item, question: Question, found: Classification) -> Rationale:
         """Return the reason for one finding, unsupported where it does not stand the proof."""
         picture = _picture(item, found)
-        row = row_for(item, question, picture, self._wording)
+        row = row_for(item, question, picture, self._wording, reads=self._reads)
         text = self._write(row, self.likeliest(item, question, picture))
         reason = read(text, question)
         if reason is None:
@@ -92,7 +98,7 @@ class Reasons:
             return question
         alone = [ask_alone(question, clause.id) for clause in question.forbidden]
         asks = [prompt.suffix(one, self._wording) for one in alone]
-        row = row_for(item, question, picture, self._wording)
+        row = row_for(item, question, picture, self._wording, reads=self._reads)
         odds = self._scorer.score([replace(row, asked=tuple(range(len(asks))))], asks)[0]
         surest = max(range(len(odds)), key=lambda number: odds[number].score)
         return replace(question, forbidden=(question.forbidden[surest],))
@@ -101,7 +107,7 @@ class Reasons:
         self, item: Item, question: Question, reason: Reason, picture: Picture | None
     ) -> Proven:
         """Put the evidence of one reason to the proof, on what scoring left of the picture."""
-        row = row_for(item, question, picture, self._wording)
+        row = row_for(item, question, picture, self._wording, reads=self._reads)
 
         def ask(
             images: Sequence[Image.Image | None], questions: Sequence[Question]
@@ -167,13 +173,17 @@ def chooser(
 
 
 def row_for(
-    item: Item, question: Question, picture: Picture | None, wording: prompt.Wording = "full"
+    item: Item,
+    question: Question,
+    picture: Picture | None,
+    wording: prompt.Wording = "full",
+    *,
+    reads: frozenset[Part] = _ALL,
 ) -> Row:
-    """Return the row in which a question is asked about one picture of an item, or its text."""
-    reads_caption = "caption" in question.reads
+    """Return the row in which a classifier that reads these parts scores a question, about one picture or the text."""
     shared = prompt.prefix(
         images=0 if picture is None else 1,
-        caption=item.caption if reads_caption else "",
+        caption=item.caption if "caption" in question.reads & reads else "",
         text_in_image=item.text_in_image,
         wording=wording,
     )

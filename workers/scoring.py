@@ -58,14 +58,22 @@ class YesNo:
 
     def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the log-odds for each last hidden state, and the mass where it is wanted."""
-        if self._mass or self._weight is None:
-            logits = self.settle(self._head(hidden).float())
-            pair = logits[..., self._rows]
-            mass = (pair.logsumexp(-1) - logits.logsumexp(-1)).exp() if self._mass else None
-            return pair[..., 0] - pair[..., 1], mass
+        pair = self._pair(hidden)
+        return pair[..., 0] - pair[..., 1], self._share(hidden) if self._mass else None
+
+    def _pair(self, hidden: Tensor) -> Tensor:
+        if self._weight is None:
+            return self._logits(hidden)[..., self._rows]
+        # Also where the mass is wanted: the layer itself would round the pair to the bits of its weights.
         pair = torch.nn.functional.linear(hidden.float(), self._weight, self._bias)
-        pair = self.settle(pair)
-        return pair[..., 0] - pair[..., 1], None
+        return self.settle(pair)
+
+    def _share(self, hidden: Tensor) -> Tensor:
+        logits = self._logits(hidden)
+        return (logits[..., self._rows].logsumexp(-1) - logits.logsumexp(-1)).exp()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.settle(self._head(hidden).float())
 
     def settle(self, logits: Tensor) -> Tensor:
         """Return the logits scaled and capped as the model itself does after its output layer."""

@@ -610,6 +610,20 @@ def _toxicity() -> Made:
     return hf.BertForSequenceClassification(config), words()
 
 
+def _roberta() -> Made:
+    """Return a model that counts places from behind the mark of padding: one less fits than it has places."""
+    sizes = {k: TEXT[k] for k in ("hidden_size", "intermediate_size", "vocab_size")}
+    config = hf.RobertaConfig(
+        **sizes,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=0,
+        max_position_embeddings=66,
+        id2label={0: "insult", 1: "other"},
+    )
+    return hf.RobertaForSequenceClassification(config), words()
+
+
 def _text(kind: Any, config: Any) -> Callable[[], Made]:
     return lambda: (kind(config), words())
 
@@ -625,6 +639,7 @@ OTHERS: dict[str, Callable[[], Made]] = {
     "vit": _vit,
     "resnet": _resnet,
     "toxicity": _toxicity,
+    "roberta": _roberta,
 }
 
 BUILDERS: dict[str, Callable[[], Made]] = {

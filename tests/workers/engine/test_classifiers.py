@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from policies.question import Question
 from workers import prompt
@@ -48,6 +49,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "vit": {"kind": "image", "labels": LABELS},
     "resnet": {"kind": "image", "labels": LABELS},
     "toxicity": {"kind": "text", "labels": {"insult": "hate", "threat": "hate"}},
+    "roberta": {"kind": "text", "labels": {"insult": "hate"}},
 }
 
 
@@ -120,6 +122,52 @@ def readable(item: Item, question: Question, classifier: Classifier) -> bool:
     """Return whether there is something to read, in words other than the code's."""
     reads = question.reads & classifier.reads
     return bool(("image" in reads and item.pictures) or ("caption" in reads and item.caption))
+
+
+@pytest.mark.parametrize("kind", ["fast_vlm", "paligemma", "llama"])
+def test_the_mass_changes_no_score(
+    kind: str, saved: Saved, mapped: Sequence[Question], items: list[Item]
+) -> None:
+    """In 16 bits too a score is the same whether the mass of Yes and No is computed beside it or not."""
+    spec = ClassifierSpec(model=str(saved(kind)), dtype="bfloat16", **SPECS[kind])
+    plain, beside = (
+        [
+            answer
+            for answers in load(replace(spec, options=options)).classify(items, mapped)
+            for answer in answers
+        ]
+        # Ways of sharing round differently in 16 bits, and which is fastest is chance.
+        for options in ({"sharing": "packed"}, {"sharing": "packed", "mass": True})
+    )
+    assert [a.score for a in plain] == [a.score for a in beside]
+    assert all(a.mass is None for a in plain)
+    assert all(a.mass is not None and 0 < a.mass <= 1 for a in beside)
+
+
+@pytest.mark.parametrize("kind", ["toxicity", "roberta"])
+def test_a_caption_is_cut(
+    kind: str, loaded: Callable[[str], Classifier], mapped: Sequence[Question]
+) -> None:
+    """Of a caption longer than the places that a model has, the beginning is judged."""
+    longer = [Item(caption="you are all rats " * times) for times in (600, 700)]
+    first, second = loaded(kind).classify(longer, mapped)
+    assert [a.question for a in first] == ["hate"]
+    assert first == second
+
+
+def test_a_tokenizer_says_how_much_is_read(
+    saved: Saved, tmp_path: Path, mapped: Sequence[Question]
+) -> None:
+    """A checkpoint that was trained on less than it has places for is given no more than that."""
+    folder = shutil.copytree(saved("toxicity"), tmp_path / "short")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = 4
+    tokenizer.save_pretrained(folder)
+    short = load(ClassifierSpec(name="short", model=str(folder), **SPECS["toxicity"]))
+    first, second = short.classify(
+        [Item(caption="you are all rats " * times) for times in (20, 40)], mapped
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize("kind", ["fast_vlm", "clip", "vit", "shieldgemma2"])

@@ -1,6 +1,7 @@
 """`weir model` on a checkpoint of its own: figures, pages and exit codes."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,9 +62,10 @@ def test_info_names_what_is_covered(configured: Path) -> None:
     assert rows[1]["reads"] == ["caption"]
 
 
-def test_eval_writes_figures_and_page(configured: Path, noise: Noise) -> None:
-    """Two classifiers are measured on the same labels; one is named as good enough."""
-    folder = configured / "labels"
+@pytest.fixture
+def labelled(tmp_path: Path, noise: Noise) -> Path:
+    """Return a folder of eight labelled uploads."""
+    folder = tmp_path / "labels"
     folder.mkdir()
     rows = []
     for number in range(8):
@@ -73,10 +75,15 @@ def test_eval_writes_figures_and_page(configured: Path, noise: Noise) -> None:
             {"id": str(number), "media": [f"{number}.png"], "caption": "x", "answers": answers}
         )
     (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_eval_writes_figures_and_page(configured: Path, labelled: Path) -> None:
+    """Two classifiers are measured on the same labels; one is named as good enough."""
     out = configured / "out"
     result = run(
         "eval",
-        str(folder),
+        str(labelled),
         "--classifier",
         "eye",
         "--classifier",
@@ -88,10 +95,31 @@ def test_eval_writes_figures_and_page(configured: Path, noise: Noise) -> None:
     figures = json.loads(result.stdout)
     assert [(row["classifier"], row["violates"]) for row in figures] == [("eye", 4), ("ear", 4)]
     assert sum(row["cheapest_good_enough"] for row in figures) == 1
-    assert 0 < figures[0]["mass"] <= 1
+    assert all(0 < row["mass"] <= 1 for row in figures)
+    assert figures[0]["ms_per_image"] == pytest.approx(figures[0]["ms_per_upload"])
+    assert figures[1]["ms_per_image"] is None
     assert [band["band"] for band in figures[0]["bands"]] == ["review", "act"]
     assert json.loads((out / "eval.json").read_text()) == figures
     assert (out / "eval.html").read_text().count("<svg") == 6
+
+
+def test_eval_shows_the_bands(
+    configured: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table has precision and recall at each band, and fits a terminal of 110 columns."""
+    asked = ("eval", str(labelled), "--classifier", "eye", "--classifier", "ear")
+    monkeypatch.setenv("COLUMNS", "110")
+    shown = run(*asked).stdout
+    assert max(map(len, shown.splitlines())) <= 110
+    assert "…" not in shown
+    assert ("an image" in shown, "an upload" in shown) == (True, True)
+    cells = [line.split() for line in shown.splitlines()]
+    for row in json.loads(run(*asked, "--json").stdout):
+        upper = next(at for at, line in enumerate(cells) if line[:1] == [row["classifier"]]) - 1
+        for band in row["bands"]:
+            precision = band["precision"]["value"]
+            assert ("none" if math.isnan(precision) else f"{precision:.2f}") in cells[upper]
+            assert f"{band['recall']['value']:.2f}" in cells[upper + 1]
 
 
 def test_probe_of_random_weights_fails(configured: Path) -> None:

@@ -256,9 +256,9 @@ def test_a_mended_place_is_itself_asked_about(
 
     def ask(images: Any, about: Any) -> list[list[float]]:
         asked.append(len(images))
-        if len(about) == 2:
-            return [[1.0, 1.0]]
-        return [[one] for one in ([-1.0, *windows] if len(images) > 1 else [again])]
+        if len(images) > 1:
+            return [[one] * len(about) for one in (-1.0, *windows)]
+        return [[1.0, 1.0] if len(about) == 2 else [again]]
 
     reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
     stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
@@ -266,6 +266,47 @@ def test_a_mended_place_is_itself_asked_about(
     assert asked == [1, 1 + len(PLACES), 1]
     assert (stands.supported, stands.denied) == (True, ("box",))
     assert stands.reason.box == (around(windows) if again > 0 else PLACES[7])
+
+
+@pytest.mark.parametrize("excused", [3.0, -1.0])
+def test_a_place_is_looked_for_without_carve_outs_too(
+    excused: float, questions: tuple[Question, ...]
+) -> None:
+    """Where carve-outs leave all windows alike, the clause without them says where; it stands if they allow it."""
+    assert questions[0].allowed
+
+    def ask(images: Any, about: Any) -> list[list[float]]:
+        if len(images) == 1:
+            return [[1.0, 1.0] if len(about) == 2 else [excused]]
+        bare = [2.0 if place == PLACES[7] else -3.0 for place in PLACES]
+        return [[-2.0, -3.0], *([excused, one] for one in bare)]
+
+    reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
+    stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
+
+    left, top, right, bottom = stands.reason.box or (0.0, 0.0, 0.0, 0.0)
+    assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx(
+        ((PLACES[7][0] + PLACES[7][2]) / 2, (PLACES[7][1] + PLACES[7][3]) / 2), abs=0.06
+    )
+    assert stands.supported == (excused > 0)
+
+
+def test_a_place_that_carve_outs_excuse_gives_way_to_a_confirmed_one(
+    questions: tuple[Question, ...],
+) -> None:
+    """However sure the clause alone is of the model's own place: what is denied there may be confirmed elsewhere."""
+
+    def ask(images: Any, about: Any) -> list[list[float]]:
+        if len(images) == 1:
+            return [[1.0, 1.0] if len(about) == 2 else [2.0]]
+        windows = [[2.0, 2.0] if place == PLACES[7] else [-3.0, -3.0] for place in PLACES]
+        return [[-1.0, 8.0], *windows]
+
+    reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
+    stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
+
+    assert stands.reason.box != reason.box
+    assert (stands.supported, stands.denied) == (True, ("box",))
 
 
 @given(
@@ -280,11 +321,9 @@ def test_what_the_model_denies_of_its_own_is_named(
     """Each part is named where it was denied, and only there; a surer place elsewhere denies nothing by itself."""
 
     def ask(images: Any, about: Any) -> list[list[float]]:
-        if len(about) == 2:
-            return [[clause, words]]
-        return [
-            [one] for one in ([place, *[elsewhere] * len(PLACES)] if len(images) > 1 else [3.0])
-        ]
+        if len(images) > 1:
+            return [[one] * len(about) for one in (place, *[elsewhere] * len(PLACES))]
+        return [[clause, words] if len(about) == 2 else [3.0]]
 
     reason = Reason(clause="W1", text=PISTOL, seen=True, box=(0.0, 0.8, 0.1, 0.9))
     stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
@@ -409,6 +448,28 @@ def test_a_reason_continues_where_scoring_was(
     assert classifier.classify([item], [question])[0][0].score == pytest.approx(
         alone.score, abs=1e-5
     )
+
+
+def test_a_reason_is_on_what_the_score_is_on(
+    saved: Callable[[str], Path], questions: tuple[Question, ...], noise: Noise
+) -> None:
+    """A classifier of pictures alone gives its reasons without the caption, on the prefix that scoring left."""
+    picture = Picture(media=0, pixels=np.asarray(noise(5)))
+    question = questions[0]
+    told = []
+    for caption in ("", "for sale"):
+        classifier = load(ClassifierSpec(model=str(saved("fast_vlm")), reads=("image",)))
+        assert isinstance(classifier, GenerativeClassifier)
+        item = Item(pictures=(picture,), caption=caption)
+        (found,) = classifier.classify([item], [question])[0]
+        row = row_for(item, question, picture, reads=classifier.reads)
+        classifier.scorer.passes.kept.keep(row, classifier.scorer.passes.prefix([row]), 0)
+        seen: list[int] = []
+        classifier.model.base_model.vision_tower.register_forward_hook(
+            lambda *_, seen=seen: seen.append(1), prepend=True
+        )
+        told.append((found.score, classifier.explain(item, [(question, found)]), len(seen)))
+    assert told[0] == told[1]
 
 
 def test_only_what_may_need_a_reason_is_kept(

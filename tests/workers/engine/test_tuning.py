@@ -14,10 +14,12 @@ from pipeline.config import environment
 from pipeline.labels import read_labels
 from pipeline.tuning import fit
 from policies.schema import Policy
+from workers.bounds import Bounds
 from workers.classifier import Item, Picture
 from workers.errors import CheckpointError
 from workers.generative import GenerativeClassifier
 from workers.loading import load
+from workers.reading import Reading
 from workers.spec import ClassifierSpec
 from workers.tuning import Recipe
 from workers.weights import loading_of
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation",
 )
 
+READING = Reading(bounds=Bounds())
 POLICY = Policy.model_validate(
     {
         "policy": "bright",
@@ -73,6 +76,7 @@ def test_a_checkpoint_learns_its_platform(saved: Callable[[str], Path], tmp_path
         [POLICY],
         Recipe(epochs=6, rate=5e-3, batch=8),
         tmp_path / "tuned",
+        reading=READING,
         advance=losses.append,
     )
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
@@ -87,7 +91,7 @@ def test_a_checkpoint_learns_its_platform(saved: Callable[[str], Path], tmp_path
     assert POLICY.questions[0].digest in card
     assert f"{one.log_loss_after:.3f}" in card
     with pytest.raises(CheckpointError, match="exists"):
-        fit(labelled, spec, [POLICY], Recipe(), tmp_path / "tuned")
+        fit(labelled, spec, [POLICY], Recipe(), tmp_path / "tuned", reading=READING)
 
 
 def test_one_kind_of_label_teaches_nothing(saved: Callable[[str], Path], tmp_path: Path) -> None:
@@ -104,6 +108,7 @@ def test_one_kind_of_label_teaches_nothing(saved: Callable[[str], Path], tmp_pat
             [POLICY],
             Recipe(),
             tmp_path / "tuned",
+            reading=READING,
         )
     assert not (tmp_path / "tuned").exists()
 
