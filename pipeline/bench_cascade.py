@@ -23,6 +23,7 @@ from pipeline.scored import Scores, score
 from policies.question import Question
 from policies.schema import MissRate, Policy, Precision, Rule
 from workers.classifier import Classification, Classifier
+from workers.reading import Reading
 
 _DRAWS: Final = 400
 
@@ -79,6 +80,7 @@ def measure(
     classifiers: Sequence[Classifier],
     policies: Sequence[Policy],
     *,
+    reading: Reading,
     advance: Callable[[str], None] = lambda _: None,
     refused: Callable[[Labelled, str], None] = lambda _row, _why: None,
 ) -> Report:
@@ -98,8 +100,9 @@ def measure(
     for classifier in classifiers:
         advance(f"scoring with {classifier.name}")
         watched = Watched(classifier)
-        scored = score(own, watched, [q for _, q in owners.values()], refused=refused)
-        took_ms.append(1e3 * watched.seconds / max(watched.uploads, 1))
+        questions = [question for _, question in owners.values()]
+        scored = score(own, watched, questions, reading=reading, refused=refused)
+        took_ms.append(watched.ms_per_upload)
         found.append(
             {
                 name: _tested(*owners[name], column, classifier.digest, cluster)

@@ -22,6 +22,7 @@ from pipeline.scored import Scores, score
 from policies.question import Part, Question
 from policies.schema import Policy
 from workers.classifier import Classification, Classifier, Item, Rationale
+from workers.reading import Reading
 
 #: Draws for the interval of a difference between two classifiers.
 _DRAWS = 400
@@ -56,17 +57,21 @@ class Evaluated:
     #: Mean probability of Yes and No together; None where the classifier does not tell.
     mass: float | None
     ms_per_upload: float
+    #: None where no upload has pictures that the classifier reads; one without any counts as one.
+    ms_per_image: float | None
     scores: Scores = field(repr=False)
     probabilities: Vector = field(repr=False)
 
 
 class Watched:
-    """A classifier that keeps count of its time and of the mass on Yes and No."""
+    """A classifier that keeps count of its time, of what it looked at and of the mass on Yes and No."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
         self.seconds = 0.0
         self.uploads = 0
+        self.pictures = 0
+        self.bare = 0
         self.masses: dict[str, list[float]] = {}
 
     @property
@@ -96,10 +101,24 @@ class Watched:
         found = self._classifier.classify(items, questions)
         self.seconds += time.perf_counter() - began
         self.uploads += len(items)
+        self.pictures += sum(len(item.pictures) for item in items)
+        self.bare += sum(not item.pictures for item in items)
         for answer in (answer for answers in found for answer in answers):
             if answer.mass is not None:
                 self.masses.setdefault(answer.question, []).append(answer.mass)
         return found
+
+    @property
+    def ms_per_upload(self) -> float:
+        """What an upload took."""
+        return 1e3 * self.seconds / max(self.uploads, 1)
+
+    @property
+    def ms_per_image(self) -> float | None:
+        """What a picture took, an upload without any counted as one; None where it looked at none."""
+        if not self.pictures or "image" not in self.reads:
+            return None
+        return 1e3 * self.seconds / (self.pictures + self.bare)
 
     def explain(
         self, item: Item, findings: Sequence[tuple[Question, Classification]]
@@ -114,6 +133,7 @@ def evaluate(
     policies: Sequence[Policy],
     calibrations: Calibrations,
     *,
+    reading: Reading,
     advance: Callable[[int], None] = lambda _: None,
     refused: Callable[[Labelled, str], None] = lambda _row, _why: None,
 ) -> list[Evaluated]:
@@ -121,8 +141,7 @@ def evaluate(
     owners = {question.id: policy for policy in policies for question in policy.questions}
     questions = [question for policy in policies for question in policy.questions]
     watched = Watched(classifier)
-    scored = score(labelled, watched, questions, advance=advance, refused=refused)
-    ms = 1e3 * watched.seconds / max(watched.uploads, 1)
+    scored = score(labelled, watched, questions, reading=reading, advance=advance, refused=refused)
     by_id = {question.id: question for question in questions}
     found = []
     for name, column in scored.items():
@@ -143,7 +162,8 @@ def evaluate(
                 calibrated=calibrated,
                 bands=_bands(policy, question, probabilities, column.labels),
                 mass=float(np.mean(masses)) if masses else None,
-                ms_per_upload=ms,
+                ms_per_upload=watched.ms_per_upload,
+                ms_per_image=watched.ms_per_image,
                 scores=column,
                 probabilities=probabilities,
             )

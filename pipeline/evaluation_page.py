@@ -38,7 +38,7 @@ def page(found: Sequence[Evaluated], chosen: Mapping[str, str], *, source: str) 
         "review band",
         "act band",
         "Yes+No",
-        "ms an upload",
+        "time",
     )
     rows = "".join(_row(one, chosen) for one in found)
     pictures = "".join(_section(one) for one in found)
@@ -67,7 +67,7 @@ def _row(one: Evaluated, chosen: Mapping[str, str]) -> str:
         told(one.ece) + ("" if one.calibrated else " uncalibrated"),
         *(_band(bands[band]) if band in bands else "–" for band in ("review", "act")),
         "–" if one.mass is None else f"{one.mass:.3f}",
-        f"{one.ms_per_upload:.1f}",
+        timed(one, " "),
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
@@ -82,6 +82,13 @@ def _band(band: AtBand) -> str:
 def told(figure: Figure) -> str:
     """Return a figure with its interval, in few characters."""
     return f"{figure.value:.3f} ({figure.low:.3f}–{figure.high:.3f})"
+
+
+def timed(one: Evaluated, between: str) -> str:
+    """Return what an image took, or an upload where no pictures were read; the two words `between` apart."""
+    if one.ms_per_image is None:
+        return f"{one.ms_per_upload:.1f} ms{between}an upload"
+    return f"{one.ms_per_image:.1f} ms{between}an image"
 
 
 def _section(one: Evaluated) -> str:

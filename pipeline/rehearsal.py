@@ -18,10 +18,10 @@ from policies.cases import FOLDER, Case, CaseFile
 from policies.notation import nearest
 from policies.schema import Policy, PolicySet
 from workers.bounds import Bounds
-from workers.classifier import Classifier, Item, Picture
+from workers.classifier import Classifier, Picture
 from workers.errors import MediaRefusedError, WorkerError
 from workers.folder import FolderStore
-from workers.media import prepare
+from workers.reading import Reading
 from workers.upload import Location, Upload
 
 #: Where drawings stand on a picture, by how many they are: centre and width, as shares of its side.
@@ -41,7 +41,7 @@ class Rehearsal:
     classifiers: Sequence[Classifier]
     calibrations: Calibrations
     now: datetime
-    bounds: Bounds = field(default_factory=Bounds)
+    reading: Reading = field(default_factory=lambda: Reading(bounds=Bounds()))
 
     def run(
         self, policy: Policy, file: CaseFile, done: Callable[[Outcome], None]
@@ -84,15 +84,14 @@ class Rehearsal:
     def _ask(self, case: Case, policy: Policy) -> list[Answered]:
         questions = policy.questions
         settles = settling(lambda: self.calibrations, PolicySet((policy,)), lambda: self.now)
-        prepared = prepare(
-            Upload(key=0, media=tuple(Location(uri=name) for name in case.media)),
-            FolderStore(self.folder / FOLDER),
-            self.bounds,
+        media = tuple(Location(uri=name) for name in case.media)
+        item = self.reading.item(
+            Upload(key=0, media=media, caption=case.text), FolderStore(self.folder / FOLDER)
         )
-        pictures = prepared.pictures
         if case.drawings:
-            pictures = (*pictures, drawn(case.drawings, media=len(case.media)))
-        item = Item(pictures=pictures, caption=case.text)
+            # Drawings hold no text.
+            more = drawn(case.drawings, media=len(case.media))
+            item = replace(item, pictures=(*item.pictures, more))
         (found,) = ask([item], questions, self.classifiers, settles)
         return list(standing(found, settles).values())
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 from pipeline.asking import Answered, ask
 from policies.question import Question
-from workers.bounds import Bounds
-from workers.classifier import Classifier, Item, Picture
+from workers.classifier import Classifier, Item
 from workers.errors import WorkerError
-from workers.media import prepare
+from workers.reading import Reading
 from workers.store import Store
 from workers.upload import Settle, Upload
 
@@ -34,9 +33,7 @@ class Rescoring:
 
     classifiers: Sequence[Classifier]
     store: Store
-    bounds: Bounds
-    #: Returns the text in pictures; None where it is not read.
-    text: Callable[[Sequence[Picture]], str] | None = None
+    reading: Reading
 
     def score(
         self,
@@ -53,7 +50,7 @@ class Rescoring:
             items: dict[str, Item] = {}
             for name, upload in batch:
                 try:
-                    items[name] = self._item(upload)
+                    items[name] = self.reading.item(upload, self.store)
                 except WorkerError as error:
                     found.left_out[name] = str(error)
             started_s = time.perf_counter()
@@ -61,11 +58,6 @@ class Rescoring:
             found.spent_s += time.perf_counter() - started_s
             advance(len(batch))
         return found
-
-    def _item(self, upload: Upload) -> Item:
-        pictures = prepare(upload, self.store, self.bounds).pictures
-        read = self.text(pictures) if self.text is not None and pictures else ""
-        return Item(pictures=pictures, caption=upload.caption, text_in_image=read)
 
     def _ask(
         self,

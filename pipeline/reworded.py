@@ -216,7 +216,13 @@ class Reworded:
     def _scores_of_file(self, advance: _Advance) -> dict[str, dict[str, Scores]]:
         found: dict[str, dict[str, Scores]] = {}
         for classifier in self.rescoring.classifiers if self.file else ():
-            scored = score(self.file, classifier, self._questions(), advance=advance)
+            scored = score(
+                self.file,
+                classifier,
+                self._questions(),
+                reading=self.rescoring.reading,
+                advance=advance,
+            )
             for question, scores in scored.items():
                 found.setdefault(question, {})[classifier.digest] = scores
         return found

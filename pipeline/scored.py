@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from pipeline.labels import Labelled
 from pipeline.reliability import Vector
 from policies.question import Question
-from workers.bounds import Bounds
 from workers.classifier import Classification, Classifier, Item, asked
 from workers.errors import (
     CheckpointError,
@@ -21,7 +19,7 @@ from workers.errors import (
     WorkerError,
 )
 from workers.folder import FolderStore
-from workers.media import prepare
+from workers.reading import Reading
 from workers.upload import Location, Upload
 
 #: Uploads a call: enough to share the work of a call, few enough that a bar moves.
@@ -69,6 +67,7 @@ def score(
     classifier: Classifier,
     questions: Sequence[Question],
     *,
+    reading: Reading,
     advance: Callable[[int], None] = lambda _: None,
     refused: Callable[[Labelled, str], None] = lambda _row, _why: None,
 ) -> Mapping[str, Scores]:
@@ -82,7 +81,8 @@ def score(
     covered = {q.id: q for q in questions if classifier.covers(q)}
     rows: dict[str, list[tuple[float, Labelled]]] = {name: [] for name in covered}
     for batch in _batches(labelled):
-        readable = [(row, item) for row in batch if (item := item_of(row, refused)) is not None]
+        items = [(row, item_of(row, reading, refused)) for row in batch]
+        readable = [(row, item) for row, item in items if item is not None]
         wanted = [
             q
             for q in covered.values()
@@ -123,18 +123,20 @@ def _batches(labelled: Sequence[Labelled]) -> Iterator[Sequence[Labelled]]:
         yield labelled[start : start + _BATCH]
 
 
-def item_of(row: Labelled, refused: Callable[[Labelled, str], None]) -> Item | None:
+def item_of(
+    row: Labelled, reading: Reading, refused: Callable[[Labelled, str], None]
+) -> Item | None:
     """Return the upload as a classifier gets it; None, and a word to `refused`, where its media cannot be read."""
     if not row.media:
         return Item(caption=row.caption)
-    folder = Path(row.media[0]).parent
-    upload = Upload(key=0, media=tuple(Location(uri=str(path)) for path in row.media))
+    media = tuple(Location(uri=str(path)) for path in row.media)
     try:
-        prepared = prepare(upload, FolderStore(folder), Bounds())
+        return reading.item(
+            Upload(key=0, media=media, caption=row.caption), FolderStore(row.media[0].parent)
+        )
     except (MediaRefusedError, MediaUnavailableError) as error:
         refused(row, str(error))
         return None
-    return Item(pictures=prepared.pictures, caption=row.caption)
 
 
 def _columns(question: str, found: Sequence[tuple[float, Labelled]]) -> Scores:

@@ -1,7 +1,9 @@
-"""From settings to what the workers' floor is told: classifiers, the way to the media, and bounds on them."""
+"""From settings to what the workers' floor is told: classifiers, the way to the media, and how those are read."""
 
 from pipeline.config import ClassifierSettings, Settings
 from workers.bounds import Bounds
+from workers.reading import Reading
+from workers.signals.ocr import TextReader
 from workers.spec import ClassifierSpec
 from workers.store import Access
 
@@ -16,6 +18,16 @@ def bounds_of(settings: Settings) -> Bounds:
         max_media=media.max_media,
         fetch_timeout_s=media.fetch_timeout_s,
     )
+
+
+def reading_of(settings: Settings) -> Reading:
+    """Return how uploads are prepared in this process: as the pool prepares them.
+
+    Raises:
+        CheckpointError: text in pictures is to be read, and the extra `ocr` is missing.
+    """
+    text = TextReader().read if settings.media.read_text else None
+    return Reading(bounds=bounds_of(settings), text=text)
 
 
 def spec_of(classifier: ClassifierSettings) -> ClassifierSpec:

@@ -19,6 +19,7 @@ from workers.classifier import Classifier
 from workers.errors import CheckpointError
 from workers.generative import GenerativeClassifier
 from workers.loading import load
+from workers.reading import Reading
 from workers.spec import ClassifierSpec
 from workers.tuning import Example, Recipe, tune
 from workers.weights import folder_of, revision_of
@@ -66,6 +67,7 @@ def fit(
     recipe: Recipe,
     folder: Path,
     *,
+    reading: Reading,
     advance: Callable[[float], None] = lambda _: None,
     refused: Callable[[Labelled, str], None] = lambda _row, _why: None,
 ) -> Tuned:
@@ -83,18 +85,18 @@ def fit(
     classifier = load(spec)
     if not isinstance(classifier, GenerativeClassifier):
         raise CheckpointError("tune", f"{spec.name}: only generative classifiers can be tuned")
-    before = _figures(held, classifier, questions, refused)
+    before = _figures(held, classifier, questions, reading, refused)
     by_id = {question.id: question for question in questions}
     examples = []
     for row in taught:
-        item = item_of(row, refused)
+        item = item_of(row, reading, refused)
         answers = tuple((by_id[name], said) for name, said in row.answers.items() if name in by_id)
         if item is not None and answers:
             examples.append(Example(item=item, answers=answers))
     source = folder_of(spec)
     tune(classifier, examples, recipe, folder, source=source, advance=advance)
     written = load(replace(spec, model=str(folder), revision=None))
-    after = _figures(held, written, questions, refused)
+    after = _figures(held, written, questions, reading, refused)
     tuned = Tuned(
         base=spec.model,
         base_revision=revision_of(source),
@@ -150,10 +152,12 @@ def _figures(
     rows: Sequence[Labelled],
     classifier: Classifier,
     questions: Sequence[Question],
+    reading: Reading,
     refused: Callable[[Labelled, str], None],
 ) -> Mapping[str, tuple[Figure, float, int, int]]:
     found = {}
-    for name, column in score(rows, classifier, questions, refused=refused).items():
+    scored = score(rows, classifier, questions, reading=reading, refused=refused)
+    for name, column in scored.items():
         probabilities = 1 / (1 + np.exp(-np.clip(column.scores, -50, 50)))
         violates = int(column.labels.sum())
         found[name] = (

@@ -249,9 +249,8 @@ def _reworded(
     from pipeline.labels import read_labels
     from pipeline.rescoring import Rescoring
     from pipeline.reworded import Reworded
-    from pipeline.specs import access_of, bounds_of, spec_of
+    from pipeline.specs import access_of, reading_of, spec_of
     from workers.loading import load
-    from workers.signals.ocr import TextReader
     from workers.store import open_stores
 
     labelled = options.labelled
@@ -262,8 +261,7 @@ def _reworded(
         rescoring=Rescoring(
             classifiers=[load(spec_of(classifier)) for classifier in settings.classifiers],
             store=open_stores(access_of(settings)),
-            bounds=bounds_of(settings),
-            text=TextReader().read if settings.media.read_text else None,
+            reading=reading_of(settings),
         ),
         calibrations=calibrations,
         now=options.now.replace(microsecond=0),

@@ -28,7 +28,7 @@ def command(labelled: Path, *, names: tuple[str, ...], folder: Path | None, as_j
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
     from pipeline.labels import read_labels
-    from pipeline.specs import spec_of
+    from pipeline.specs import reading_of, spec_of
     from policies.errors import PolicyError
     from policies.folder import read_policies
     from workers.errors import WorkerError
@@ -44,6 +44,7 @@ def command(labelled: Path, *, names: tuple[str, ...], folder: Path | None, as_j
             read_labels(labelled),
             [load(spec_of(known[name])) for name in names or known],
             tuple(read_policies(folder or settings.policies)),
+            reading=reading_of(settings),
             advance=lambda what: None if as_json else click.echo(f"… {what}", err=True),
             refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
         )

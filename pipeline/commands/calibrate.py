@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.scored import Scores
     from policies.schema import PolicySet
     from workers.classifier import Classifier
+    from workers.reading import Reading
 
 _PATH = click.Path(path_type=Path)
 
@@ -63,7 +64,8 @@ def command(  # noqa: PLR0913 -- one argument an option
     `caption` and `answers` (question id: true or false).
 
     Without it the labels are people's answers in the archive, beside the scores that stand there: no model is needed.
-    Each counts as its chance of having been asked says; those to other versions of a policy, or to other words, do not.
+    Each counts as its chance of having been asked says; those to other versions of a policy, or to questions that were
+    asked otherwise, do not.
     """
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
@@ -114,10 +116,11 @@ def _judged(
 ) -> "Mapping[str, Mapping[str, Scores]]":
     """Return, by classifier digest, the scores of labelled uploads, which the classifier judges now."""
     from pipeline.labels import read_labels
+    from pipeline.specs import reading_of
 
     rows = read_labels(labelled)
     model = _classifier(settings, classifier)
-    scored = _scored(rows, model, policies, only, quiet=quiet)
+    scored = _scored(rows, model, policies, only, reading_of(settings), quiet=quiet)
     if not scored:
         raise click.ClickException(
             f"{labelled}: no answer there is to a question that {model.name} can judge; "
@@ -169,6 +172,7 @@ def _scored(
     model: "Classifier",
     policies: "PolicySet",
     only: tuple[str, ...],
+    reading: "Reading",
     *,
     quiet: bool,
 ) -> "Mapping[str, Scores]":
@@ -181,6 +185,7 @@ def _scored(
             rows,
             model,
             questions,
+            reading=reading,
             advance=advance,
             refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
         )

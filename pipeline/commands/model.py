@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pipeline.config import ClassifierSettings, Settings
-    from pipeline.evaluating import Evaluated
+    from pipeline.evaluating import AtBand, Evaluated
     from pipeline.probing import Probed
+    from pipeline.reliability import Figure
     from workers.classifier import Classifier
 
 _PATH = click.Path(path_type=Path)
@@ -86,6 +87,7 @@ def evaluate(
     from pipeline.evaluating import good_enough
     from pipeline.labels import read_labels
     from pipeline.progress import bar
+    from pipeline.specs import reading_of
     from policies.errors import PolicyError
     from policies.folder import read_policies
     from workers.errors import WorkerError
@@ -96,6 +98,7 @@ def evaluate(
         policies = read_policies(folder or settings.policies)
         rows = read_labels(labelled)
         calibrations = Calibrations.load(settings.calibrations)
+        reading = reading_of(settings)
         for name in names or (settings.classifiers[0].name,):
             model = _classifier(settings, name, mass=True)
             with bar(f"Scoring with {name}", len(rows), quiet=as_json) as advance:
@@ -104,6 +107,7 @@ def evaluate(
                     model,
                     tuple(policies),
                     calibrations,
+                    reading=reading,
                     advance=advance,
                     refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
                 )
@@ -134,12 +138,13 @@ def evaluate(
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train_mini(arguments: tuple[str, ...]) -> None:
     """Train the bundled model anew from drawings; --help says how."""
-    from workers.mini.train import main
-
     try:
-        main(arguments, name="weir model train-mini")
-    except FileNotFoundError as error:
-        raise click.ClickException(str(error)) from error
+        from workers.mini.train import main
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is not installed: pip install 'weir-moderation[train]'"
+        ) from error
+    main(arguments, name="weir model train-mini")
 
 
 @command.command()
@@ -218,7 +223,7 @@ def tune(  # noqa: PLR0913 -- one argument an option
     from pipeline.config import Settings
     from pipeline.errors import PipelineError
     from pipeline.labels import read_labels
-    from pipeline.specs import spec_of
+    from pipeline.specs import reading_of, spec_of
     from pipeline.tuning import fit
     from policies.errors import PolicyError
     from policies.folder import read_policies
@@ -241,6 +246,7 @@ def tune(  # noqa: PLR0913 -- one argument an option
             tuple(read_policies(folder or settings.policies)),
             Recipe(rank=rank, epochs=epochs, rate=rate, batch=batch, seed=seed),
             out,
+            reading=reading_of(settings),
             advance=advance,
             refused=lambda row, why: click.echo(f"{row.id}: left out: {why}", err=True),
         )
@@ -274,7 +280,7 @@ def _classifier(settings: "Settings", name: str, *, mass: bool = False) -> "Clas
     from workers.loading import load
 
     spec = spec_of(_named(settings, name))
-    if mass and spec.kind == "generative":
+    if mass and (spec.kind == "generative" or (spec.kind == "text" and not spec.labels)):
         spec = replace(spec, options={**spec.options, "mass": True})
     return load(spec)
 
@@ -286,27 +292,49 @@ def _plain(one: "Evaluated", cheapest: bool) -> dict[str, Any]:  # noqa: FBT001 
 
 
 def _evaluated(found: "Sequence[Evaluated]", chosen: "Mapping[str, str]") -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.evaluation_page import told
+    from pipeline.evaluation_page import timed
 
-    table = Table(title="Classifiers, with 95 % intervals")
-    for name in ("question", "classifier", "labels", "AUROC", "AUPRC", "ECE", "Yes+No", "ms"):
+    table = Table(
+        title="Classifiers, with 95 % intervals; of the bands, precision above recall",
+        caption="In bold: the cheapest that is not measurably worse at that question.",
+        box=box.HORIZONTALS,
+        show_lines=True,
+        padding=(0, 1),
+    )
+    for name in ("question\nclassifier", "labels", "AUROC", "AUPRC", "ECE"):
+        table.add_column(name)
+    for name in ("review\nband", "act\nband", "Yes+No", "time"):
         table.add_column(name)
     for one in found:
         best = chosen.get(one.question) == one.classifier
+        bands = {band.band: band for band in one.bands}
         table.add_row(
-            one.question,
-            f"[bold]{one.classifier}[/bold]" if best else one.classifier,
+            f"{one.question}\n" + (f"[bold]{one.classifier}[/bold]" if best else one.classifier),
             f"{one.violates}/{one.allowed}",
-            told(one.auroc),
-            told(one.average_precision),
-            told(one.ece) + ("" if one.calibrated else " uncalibrated"),
+            _stacked(one.auroc),
+            _stacked(one.average_precision),
+            _stacked(one.ece) + ("" if one.calibrated else "\nuncalibrated"),
+            *(_at(bands[name]) if name in bands else "–" for name in ("review", "act")),
             "–" if one.mass is None else f"{one.mass:.3f}",
-            f"{one.ms_per_upload:.1f}",
+            timed(one, "\n"),
         )
     Console().print(table)
+
+
+def _stacked(figure: "Figure") -> str:
+    return f"{figure.value:.3f}\n{figure.low:.3f}–{figure.high:.3f}"
+
+
+def _at(band: "AtBand") -> str:
+    from math import isnan
+
+    # Of nothing there is no precision.
+    precision = "none" if isnan(band.precision.value) else f"{band.precision.value:.2f}"
+    return f"{precision}\n{band.recall.value:.2f}"
 
 
 def _probed(rows: "Sequence[Probed]") -> None:

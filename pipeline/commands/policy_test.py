@@ -16,12 +16,12 @@ from pipeline.golden import Outcome, beside
 from pipeline.junit import junit
 from pipeline.recordings import Recording, load, save
 from pipeline.rehearsal import Rehearsal
+from pipeline.specs import reading_of, spec_of
 from policies.cases import CaseFile
 from policies.notation import nearest
 from policies.schema import PolicySet, Status
 from workers.errors import WorkerError
 from workers.loading import load as load_classifier
-from workers.spec import ClassifierSpec
 
 
 def chosen(
@@ -66,11 +66,11 @@ def run_cases(
         return outcomes
     with _progress(sum(len(cases[name].cases) for name in names)) as done:
         try:
-            specs = [ClassifierSpec(**entry.model_dump()) for entry in settings.classifiers]
-            classifiers = [load_classifier(spec) for spec in specs]
+            classifiers = [load_classifier(spec_of(entry)) for entry in settings.classifiers]
+            reading = reading_of(settings)
         except WorkerError as error:
             raise click.ClickException(f"no classifier: {error}") from error
-        rehearsal = Rehearsal(folder, classifiers, calibrations, now)
+        rehearsal = Rehearsal(folder, classifiers, calibrations, now, reading)
         for name in names:
             mine: list[Outcome] = []
 

@@ -19,9 +19,12 @@ from pipeline.labels import Labelled, read_labels
 from pipeline.scored import score
 from policies.question import Part, Question
 from policies.schema import Policy, Precision
+from workers.bounds import Bounds
 from workers.classifier import Classification, Item, Rationale
+from workers.reading import Reading
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+READING = Reading(bounds=Bounds())
 
 
 class Brightness:
@@ -96,7 +99,7 @@ def test_labelled_pictures_become_a_calibration_that_keeps_its_word(tmp_path: Pa
     policy = bright_policy(act={"precision": 0.6, "confidence": 0.7})
     question = policy.questions[0]
 
-    scored = score(rows, Brightness(), policy.questions)
+    scored = score(rows, Brightness(), policy.questions, reading=READING)
     found = calibrate(policy, question, scored["bright"], classifier="sha256:brightness", now=NOW)
 
     assert found.ece_after.value < found.ece_before
@@ -125,6 +128,7 @@ def test_unreadable_media_are_named_and_left_out(tmp_path: Path) -> None:
         read_labels(folder),
         Brightness(),
         bright_policy().questions,
+        reading=READING,
         refused=lambda row, _: refused.append(row.id),
     )
 

@@ -15,9 +15,12 @@ from pipeline.decide import Answer, judge
 from pipeline.labels import Labelled
 from policies.question import Part, Question
 from policies.schema import Policy, PolicySet
+from workers.bounds import Bounds
 from workers.classifier import Classification, Item, Rationale
+from workers.reading import Reading
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+READING = Reading(bounds=Bounds())
 BANDS = {"review": 0.3, "act": 0.9}
 
 
@@ -163,7 +166,7 @@ def test_a_cascade_spares_the_last_classifier() -> None:
     """One that guesses settles nothing; a fair cheap classifier settles much at little cost in quality."""
     guess = Noisy("guess", 0.8, blind_to=" ")
     last = Noisy("last", 0.3)
-    report = measure(labelled(300), [guess, Noisy("cheap", 0.8), last], [policy()])
+    report = measure(labelled(300), [guess, Noisy("cheap", 0.8), last], [policy()], reading=READING)
     first, second, third = report.stages
     assert (first.uploads, first.questions, second.uploads) == (1.0, 1.0, 1.0)
     assert 0.0 < third.uploads < 0.7
@@ -173,4 +176,4 @@ def test_a_cascade_spares_the_last_classifier() -> None:
     assert one.brier_lost.low <= one.brier_lost.value <= one.brier_lost.high < 0.03
     assert one.same > 0.9
     with pytest.raises(ValueError, match="two classifiers"):
-        measure(labelled(60), [last], [policy()])
+        measure(labelled(60), [last], [policy()], reading=READING)

@@ -1,11 +1,15 @@
 """Figures of classifiers: planted quality comes out, and the cheapest good enough is named."""
 
 import numpy as np
+import pytest
 
-from pipeline.evaluating import Evaluated, good_enough
+from pipeline.evaluating import Evaluated, Watched, good_enough
 from pipeline.evaluation_page import page
 from pipeline.reliability import auroc, average_precision, bootstrap, ece, ece_floor
 from pipeline.scored import Scores
+from workers.classifier import Item, Picture
+from workers.spec import ClassifierSpec
+from workers.stub import StubClassifier
 
 
 def evaluated(name: str, *, noise: float, ms: float, seed: int = 3) -> Evaluated:
@@ -28,6 +32,7 @@ def evaluated(name: str, *, noise: float, ms: float, seed: int = 3) -> Evaluated
         bands=(),
         mass=None,
         ms_per_upload=ms,
+        ms_per_image=None,
         scores=Scores(
             scores=scores,
             labels=labels,
@@ -45,6 +50,19 @@ def test_cheapest_good_enough() -> None:
     poor = evaluated("poor", noise=4, ms=1)
     assert good_enough([best, equal, poor]) == {"weapons": "equal"}
     assert good_enough([best, poor]) == {"weapons": "best"}
+
+
+def test_time_is_counted_by_the_picture() -> None:
+    """Of uploads with several pictures the time is an image's; a classifier of captions has none."""
+    picture = Picture(media=0, pixels=np.zeros((8, 8, 3), np.uint8))
+    items = [Item(pictures=(picture,) * 3), Item(pictures=(picture,), caption="x"), Item()]
+    for reads in (("image", "caption"), ("caption",)):
+        spec = ClassifierSpec(kind="stub", model="stub", reads=reads, options={"batch_s": 0.01})
+        watched = Watched(StubClassifier(spec))
+        watched.classify(items, [])
+        assert watched.ms_per_upload == pytest.approx(1e3 * watched.seconds / 3)
+        each = pytest.approx(1e3 * watched.seconds / 5) if "image" in reads else None
+        assert watched.ms_per_image == each
 
 
 def test_page_is_one_file() -> None:

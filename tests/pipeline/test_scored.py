@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.cli import main
 from pipeline.labels import Labelled
 from pipeline.scored import score
 from policies.question import Forbidden, Question
+from workers.bounds import Bounds
 from workers.classifier import Classification, Item
 from workers.errors import (
     CheckpointError,
@@ -19,6 +21,8 @@ from workers.errors import (
     PoisonError,
     WorkerError,
 )
+from workers.reading import Reading
+from workers.signals.ocr import available
 from workers.spec import ClassifierSpec
 from workers.stub import StubClassifier
 
@@ -28,6 +32,7 @@ SCAMS = Question(
     question="Is it a scam?",
     forbidden=(Forbidden(id="S1", text="Promises money."),),
 )
+READING = Reading(bounds=Bounds())
 REFUSED = {3, 4, 17}
 ROWS = [
     Labelled(
@@ -71,6 +76,7 @@ def test_what_is_refused_costs_no_neighbour(fault: WorkerError) -> None:
         ROWS,
         Faulty(fault),
         [SCAMS],
+        reading=READING,
         advance=passed.append,
         refused=lambda row, why: told.append((row.id, why)),
     )
@@ -90,7 +96,13 @@ def test_what_no_upload_mends_is_raised(fault: WorkerError) -> None:
     """A classifier that is away or set wrongly is no upload's fault: nothing is left out for it."""
     told: list[str] = []
     with pytest.raises(type(fault)):
-        score(ROWS, Faulty(fault), [SCAMS], refused=lambda row, _: told.append(row.id))
+        score(
+            ROWS,
+            Faulty(fault),
+            [SCAMS],
+            reading=READING,
+            refused=lambda row, _: told.append(row.id),
+        )
     assert told == []
 
 
@@ -122,6 +134,52 @@ def test_a_command_goes_on_without_what_is_refused(
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)
     assert all(f"{number}: left out: told" in done.stderr for number in REFUSED)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Return a folder of labelled pictures without captions, with words in them."""
+    rows = []
+    for number in range(8):
+        image = Image.new("RGB", (320, 80), "white")
+        words = f"BUY NUMBER {number}"
+        ImageDraw.Draw(image).text((10, 20), words, "black", font=ImageFont.load_default(26))
+        image.save(tmp_path / f"{number}.png")
+        answers = {"scams": number % 4 < 2}
+        rows.append({"id": str(number), "media": [f"{number}.png"], "answers": answers})
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+@pytest.mark.skipif(not available(), reason="needs the extra `ocr`")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_text_in_labelled_pictures_is_read_as_in_live_ones(
+    command: str, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where live uploads' pictures are read, classifiers of captions judge labelled ones by their words too."""
+    stub = {"kind": "stub", "model": "stub", "reads": ["caption"]}
+    configured = [{"name": name, **stub} for name in ("one", "two")]
+    monkeypatch.setenv("WEIR_CLASSIFIERS", json.dumps(configured))
+    unread = CliRunner().invoke(main, [*COMMANDS[command], str(written)])
+    assert unread.exit_code == 1
+    monkeypatch.setenv("WEIR_MEDIA_READ_TEXT", "true")
+    done = CliRunner().invoke(main, [*COMMANDS[command], str(written)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_labelled_media_keep_the_bounds_of_live_ones(
+    command: str, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that the pipeline would refuse for its size is no label of anything."""
+    stub = {"kind": "stub", "model": "stub"}
+    configured = [{"name": name, **stub} for name in ("one", "two")]
+    monkeypatch.setenv("WEIR_CLASSIFIERS", json.dumps(configured))
+    monkeypatch.setenv("WEIR_MEDIA_MAX_PIXELS", "1000")
+    done = CliRunner().invoke(main, [*COMMANDS[command], str(written)])
+    assert done.exit_code == 1
+    assert all(f"{number}: left out: " in done.stderr for number in range(8))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
