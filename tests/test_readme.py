@@ -278,7 +278,9 @@ def test_names_and_order_of_files_do_not_count(
     assert differ == {}
 
 
-def test_the_words_of_a_clause_decide(demo: Demo, decided: dict[str, Decision]) -> None:
+def test_the_words_of_a_clause_decide(
+    demo: Demo, decided: dict[str, Decision], tmp_path: Path
+) -> None:
     """A guitar written in the place of gambling for money changes what becomes of these, and of nothing else."""
     policy = demo.policies / "gambling.yaml"
     before = policy.read_text()
@@ -286,14 +288,14 @@ def test_the_words_of_a_clause_decide(demo: Demo, decided: dict[str, Decision]) 
     assert after_edit != before
     policy.write_text(after_edit)
     edited = read_policies(demo.policies).digest
+    shutil.copyfile(demo.data / "samples" / "garden.png", tmp_path / "garden.png")
     deadline = time.monotonic() + PATIENCE_S
     try:
-        after = demo.send(demo.data / "samples")
         # The running pipeline looks at its policies every second, and believes them when they stay the same.
-        while {decision.policy_set for decision in after.values()} != {edited}:
+        while {decision.policy_set for decision in demo.send(tmp_path).values()} != {edited}:
             assert time.monotonic() < deadline
             time.sleep(1)
-            after = demo.send(demo.data / "samples")
+        after = demo.send(demo.data / "samples")
     finally:
         policy.write_text(before)
 

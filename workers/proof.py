@@ -31,7 +31,7 @@ PLACES: Final = tuple(
     (left, top, left + _WINDOW, top + _WINDOW) for top in _STEPS for left in _STEPS
 )
 #: Of neighbouring windows the surer ones count more: by so many log-odds e times as much.
-_SURER: Final = 0.5
+_SURER: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +71,21 @@ def proven(ask: Ask, question: Question, reason: Reason, image: Image.Image | No
 
 def _place(ask: Ask, alone: Question, image: Image.Image, box: Box) -> tuple[float, Box, bool]:
     """Return the log-odds of the model's own place, the place that stands, and whether that was confirmed alone."""
-    own, *windows = (row[0] for row in ask([only(image, at) for at in (box, *PLACES)], [alone]))
-    if not all(map(math.isfinite, (own, *windows))):
+    # Carve-outs weigh against a thing wherever it is: asked without them as well, its place stands out more.
+    asked = [alone, replace(alone, allowed=())] if alone.allowed else [alone]
+    looks = ask([only(image, at) for at in (box, *PLACES)], asked)
+    own, *confirmed = (row[0] for row in looks)
+    at_own, *sure = (sum(row) / len(row) for row in looks)
+    if not all(map(math.isfinite, (at_own, *sure))):
         return own, box, False
-    if own >= max(windows):
+    if at_own >= max(sure) and (own > 0 or max(confirmed) <= 0):
         return own, box, own > 0
-    surer = around(windows)
+    surer = around(sure)
     ((again,),) = ask([only(image, surer)], [alone])
-    if again > 0 or max(windows) <= 0:
+    surest = sure.index(max(sure))
+    if again > 0 or confirmed[surest] <= 0:
         return own, surer, again > 0
-    return own, PLACES[windows.index(max(windows))], True
+    return own, PLACES[surest], True
 
 
 def around(odds: Sequence[float]) -> Box:
