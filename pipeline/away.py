@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 
 class _Wait(NamedTuple):
-    """Whom an upload waits for, and its record's broker timestamp (epoch)."""
+    """Whom an upload waits for, its record's broker timestamp, and since when it waits itself (epoch)."""
 
     whom: str
     since_s: float
+    own_s: float
 
 
 class Away:
@@ -22,9 +23,13 @@ class Away:
     def __bool__(self) -> bool:
         return bool(self._waits)
 
-    def wait(self, key: int, whom: str, *, since_s: float, retry_s: float) -> None:
-        """Let an upload wait for a classifier; `since_s` is its record's broker timestamp (epoch)."""
-        self._waits[key] = _Wait(whom, since_s)
+    def wait(self, key: int, whom: str, *, since_s: float, now_s: float, retry_s: float) -> None:
+        """Let an upload wait for a classifier, from now on or still.
+
+        `since_s` is its record's broker timestamp and `now_s` the time (epoch); `retry_s` is on the caller's own clock.
+        """
+        before = self._waits.get(key)
+        self._waits[key] = _Wait(whom, since_s, now_s if before is None else before.own_s)
         self._retry_at[key] = retry_s
 
     def retry(self, key: int, *, at_s: float) -> None:
@@ -55,13 +60,18 @@ class Away:
 
         The wait counts from the later of that classifier's last answer and the broker's timestamp of the oldest record
         that waits for it: so it survives restarts, and an old backlog is scored, not waved through, once the classifier
-        is back. Another's answers do not count: in a cascade the first may be well while the second is away.
+        is back. Another's answers do not count: in a cascade the first may be well while the second is away. And an
+        upload that alone finds no answer, while others do, waits no longer than if there were none at all.
         """
         oldest_s: dict[str, float] = {}
-        for whom, since_s in self._waits.values():
+        for whom, since_s, _ in self._waits.values():
             oldest_s[whom] = min(since_s, oldest_s.get(whom, math.inf))
         away_s: dict[str, float] = {}
         for whom, since_s in oldest_s.items():
             answered_s = last_answer_s(whom)
             away_s[whom] = now_s - (since_s if answered_s is None else max(since_s, answered_s))
-        return [key for key, wait in self._waits.items() if away_s[wait.whom] >= after_s(key)]
+        return [
+            key
+            for key, wait in self._waits.items()
+            if max(away_s[wait.whom], now_s - wait.own_s) >= after_s(key)
+        ]

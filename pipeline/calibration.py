@@ -1,6 +1,6 @@
 """What a score means: calibrations are read from files and applied here; they are fitted in `fitting`.
 
-Pure but for reading the folder. A calibration belongs to one question (by the digest of its wording) and one
+Pure but for reading the folder. A calibration belongs to one question (by its digest) and one
 classifier digest, and to nothing else.
 """
 
@@ -111,7 +111,7 @@ class Calibration(BaseModel):
 
     @property
     def file_name(self) -> str:
-        """Return the name that this calibration's file has: one a question, classifier digest and wording.
+        """Return the name that this calibration's file has: one a question, question digest and classifier digest.
 
         So the calibration of new words can lie there before they are merged, beside that of the old.
         """
@@ -121,7 +121,7 @@ class Calibration(BaseModel):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what it belongs to: question, classifier digest and wording."""
+        """Return what it belongs to: question, classifier digest and question digest."""
         return self.question, self.classifier, self.question_digest
 
 
@@ -167,7 +167,7 @@ class Calibrations:
     #: The newest of each question and classifier, whatever its words.
     by_key: Mapping[tuple[str, str], Calibration] = field(default_factory=dict)
     drifting: frozenset[str] = frozenset()
-    #: By question, classifier and wording.
+    #: By question, classifier digest and question digest.
     by_words: Mapping[tuple[str, str, str], Calibration] = field(default_factory=dict)
     alarms: Mapping[tuple[str, str, str], tuple[Alarm, ...]] = field(default_factory=dict)
     _meanings: dict[tuple[str, str, str], _Meaning] = field(
@@ -178,7 +178,7 @@ class Calibrations:
     def of(
         cls, calibrations: Sequence[Calibration], *, drifting: frozenset[str] = frozenset()
     ) -> Self:
-        """Return these calibrations, found by question id, classifier digest and wording."""
+        """Return these calibrations, found by question id, classifier digest and question digest."""
         by_age = sorted(calibrations, key=lambda c: c.fitted_at)
         return cls(
             {(c.question, c.classifier): c for c in by_age}, drifting, {c.key: c for c in by_age}

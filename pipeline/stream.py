@@ -438,6 +438,7 @@ class Stream:
                 job.key,
                 judged.fault_by,
                 since_s=job.record.timestamp_s,
+                now_s=self._clock(),
                 retry_s=time.monotonic() + 1.0,
             )
         elif isinstance(fault, MediaUnavailableError):

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -35,9 +36,6 @@ _FORGET_S: Final = 300.0
 #: How long one question whether a suspect's turn has come waits for it, and how long the suspect waits for `go`.
 _TURN_S: Final = 1.0
 _GO_S: Final = 10.0
-#: A further reason is begun only if by this time it will be there, as long as the longest before it took: a worker
-#: whose call takes much longer counts as stuck.
-_REASONS_S: Final = 45.0
 #: What no classifier should die of.
 _HARMLESS: Final = Item(
     pictures=(Picture(media=0, pixels=np.full((64, 64, 3), 127, dtype=np.uint8)),),
@@ -188,9 +186,23 @@ class Judge:
         watch: Watch,
         node: str,
         borrow: Callable[[Sequence[Any]], list[Sequence[tuple[Picture, ...]] | Lost]],
+        reasons_s: float = math.inf,
+        reason_s: float = 0.0,
     ) -> None:
-        """Make it; `borrow` returns what lies behind each reference: the pictures of one upload after the other."""
+        """Make it.
+
+        Args:
+            classifier: Who judges.
+            watch: Who tells which call runs, and for how long.
+            node: The machine.
+            borrow: Returns what lies behind each reference: the pictures of one upload after the other.
+            reasons_s: How long all reasons of one upload may take; a worker whose call takes longer counts as stuck.
+            reason_s: How long a single one may take, where that is known; else the longest before it says so.
+
+        """
         self._classifier = classifier
+        self._reasons_s = reasons_s
+        self._reason_s = reason_s
         self._watch = watch
         self._node = node
         self._borrow = borrow
@@ -297,13 +309,14 @@ class Judge:
     ) -> list[Rationale]:
         """Ask finding by finding, so that one that fails takes no other's reason with it."""
         began_s = last_s = time.monotonic()
-        longest_s = 0.0
+        longest_s = self._reason_s
         reasons: list[Rationale] = []
         for finding in findings:
             now_s = time.monotonic()
             longest_s, last_s = max(longest_s, now_s - last_s), now_s
-            if now_s + longest_s > began_s + _REASONS_S:
-                _unexplained(finding[0], f"it would take more than {_REASONS_S:g} s with the others")
+            if now_s + longest_s > began_s + self._reasons_s:
+                why = f"it would take more than {self._reasons_s:g} s with the others"
+                _unexplained(finding[0], why)
                 continue
             try:
                 reasons += self._classifier.explain(item, [finding])

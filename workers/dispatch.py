@@ -188,8 +188,13 @@ class Dispatch:
         return all(digest in bench.covers for bench in self.benches)
 
     def last_answer_at(self, role: str) -> float | None:
-        """Return when this crew last answered (seconds since the epoch), or None if it never did."""
-        return next((c.last_answer_at for c in self._crews() if c.role == role), None)
+        """Return when this crew last answered (seconds since the epoch), or None if it never did.
+
+        Those who prepare media answer by what classifiers say of it.
+        """
+        crews = [bench.crew for bench in self.benches]
+        asked = [crew for crew in crews if crew.role == role] or crews
+        return max((crew.last_answer_at or 0.0 for crew in asked), default=0.0) or None
 
     def numbers(self) -> dict[str, Any]:
         """Return what is under way."""

@@ -45,7 +45,7 @@ from workers.errors import ClassifierUnavailableError
 from workers.fingerprint import of_classifier, of_code, of_values
 from workers.loading import load
 from workers.signals.ocr import TextReader
-from workers.spec import ClassifierSpec
+from workers.spec import TIDY_S, ClassifierSpec
 from workers.store import Access, open_stores
 from workers.threads import wait_briefly
 
@@ -100,11 +100,20 @@ class PoolOptions:
 class JudgeActor(Judge):
     """A classifier in a process of its own."""
 
-    def __init__(self, *, spec: ClassifierSpec, threads: int, idle_s: float) -> None:
+    def __init__(
+        self, *, spec: ClassifierSpec, threads: int, idle_s: float, reasons_s: float
+    ) -> None:
         # Ray allows an actor without CPUs of its own one thread; the number must stand before torch is imported.
         os.environ["OMP_NUM_THREADS"] = str(threads)  # noqa: TID251 -- written for torch, not read
         wait_briefly()
-        super().__init__(load(spec), watch=Watch(idle_s, _leave), node=_own_node(), borrow=_borrow)
+        super().__init__(
+            load(spec),
+            watch=Watch(idle_s, _leave),
+            node=_own_node(),
+            borrow=_borrow,
+            reasons_s=reasons_s,
+            reason_s=spec.deadline_s,
+        )
 
 
 class PreparerActor(Preparer):
@@ -280,7 +289,11 @@ def _roles(
         f"classifier-{index}": _Role(
             actor=judge,
             name=f"classifier:{spec.name}:{of_classifier(spec)}:{of_code()}",
-            arguments={"spec": spec, "threads": threads},
+            arguments={
+                "spec": spec,
+                "threads": threads,
+                "reasons_s": options.patience.call_s - TIDY_S,
+            },
             least=options.sizes.classifiers[0],
             num_gpus=options.num_gpus,
         )

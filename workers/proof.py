@@ -82,10 +82,10 @@ def _place(ask: Ask, alone: Question, image: Image.Image, box: Box) -> tuple[flo
         return own, box, own > 0
     surer = around(sure)
     ((again,),) = ask([only(image, surer)], [alone])
-    surest = sure.index(max(sure))
-    if again > 0 or confirmed[surest] <= 0:
+    if again > 0 or max(confirmed) <= 0:
         return own, surer, again > 0
-    return own, PLACES[surest], True
+    stands = max((at for at, odds in enumerate(confirmed) if odds > 0), key=sure.__getitem__)
+    return own, PLACES[stands], True
 
 
 def around(odds: Sequence[float]) -> Box:

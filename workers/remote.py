@@ -54,8 +54,9 @@ MOST: Final = 0.5
 _REASON_TOKENS: Final = 400
 #: What a server says of the moment: too slow, in conflict, too many; with everything from _SERVER on.
 _PASSING: Final = frozenset({408, 409, 429})
-#: What it says of a request that no other need fare like: its form, its size, its type, its content.
-_CONTENT: Final = frozenset({400, 413, 415, 422})
+#: What it says to every request alike, until somebody mends it: a wrong key, an empty account, an unknown model.
+_SHARED: Final = frozenset({401, 402, 404})
+_FORBIDDEN: Final = 403
 _SERVER: Final = 500
 _QUALITY: Final = 90
 #: What is asked for where there are no log-probabilities.
@@ -436,7 +437,7 @@ class RemoteClassifier:
         except (openai.APIStatusError, EndpointError) as fault:
             status, words = _status(fault)
             if status is not None and status not in _PASSING and status < _SERVER:
-                raise self._refused(status, words) from fault
+                raise self._refused(fault, status, words) from fault
             if isinstance(fault, openai.APIStatusError):
                 told = fault.response.headers.get("retry-after")
             return None, fault, told
@@ -451,17 +452,23 @@ class RemoteClassifier:
             return choices[0], None, None
         return None, ValueError("a response without a choice"), None
 
-    def _refused(self, status: int, words: str) -> WorkerError:
+    def _refused(
+        self, fault: openai.APIStatusError | EndpointError, status: int, words: str
+    ) -> WorkerError:
         """Return what a refusal means: a fault of this upload, or something that an operator has to mend."""
         said = f"{status}: {words[:300]}"
-        if status in _CONTENT:
+        # A firewall that dislikes one caption sends a page; an endpoint that dislikes the key says so in its own form.
+        page = isinstance(fault, openai.APIStatusError) and not isinstance(fault.body, Mapping)
+        forbidden = status == _FORBIDDEN and not page
+        if status not in _SHARED and not forbidden:
             return WorkerError("remote-request", said)
         where = self._options.endpoint or "the default endpoint"
         mend = {
             401: f"{where} refuses the key: renew it in key_file, or in the environment and start anew",
+            402: f"{where} wants to be paid: look at the account",
             403: f"{where} forbids it: does the key allow the model {self._spec.model!r}?",
             404: f"{where} does not know the model {self._spec.model!r}: mend model or endpoint",
-        }.get(status, f"{where} refuses all requests: look at the account and at endpoint")
+        }[status]
         return ClassifierUnavailableError("remote-refused", f"{mend} ({said})")
 
     async def _afford(self) -> None:

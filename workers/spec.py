@@ -35,6 +35,13 @@ class ClassifierSpec:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     rationales: bool = True
 
+    @property
+    def deadline_s(self) -> float:
+        """How long a call of it may last before it ends by itself; 0 where it has no deadline."""
+        if self.kind not in {"remote", "gemini"}:
+            return 0.0
+        return float(self.options.get("deadline_s", REMOTE_DEADLINE_S))
+
     def asks(self, question: Question) -> bool:
         """Return whether configuration lets this classifier be asked, and it reads what counts."""
         wanted = self.policies is None or question.policy in self.policies

@@ -158,13 +158,14 @@ FAULTS: dict[str, Exception] = {
 }
 
 
-def reasons(*names: str) -> list[str]:
+def reasons(*names: str, **limits: float) -> list[str]:
     """Return which of these findings have a reason."""
     judge = Judge(
         Hesitant(ClassifierSpec(name="stub", kind="stub")),
         watch=Watch(600.0, lambda: None),
         node="",
         borrow=lambda refs: [() for _ in refs],
+        **limits,
     )
     findings = [
         (replace(TEXT, id=name, policy=name), Classification(question=name, score=1.0))
@@ -190,15 +191,18 @@ def test_a_classifier_that_is_away_is_asked_for_no_further_reason() -> None:
     assert reasons("a", "away", "b") == ["a"]
 
 
-@pytest.mark.parametrize(("each_s", "told"), [(7.0, "abcdef"), (10.0, "abcd"), (25.0, "a")])
+@pytest.mark.parametrize(
+    ("each_s", "reason_s", "told"),
+    [(7.0, 0.0, "abcdef"), (10.0, 0.0, "abcd"), (25.0, 0.0, "a"), (4.0, 40.0, "ab")],
+)
 def test_reasons_that_take_long_leave_the_rest_out(
-    each_s: float, told: str, monkeypatch: pytest.MonkeyPatch
+    each_s: float, reason_s: float, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call begins no reason that would end too late, lest its worker counts as stuck."""
+    """A call begins no reason that could end too late, lest its worker counts as stuck."""
     now_s = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now_s + each_s * Hesitant.given)
     monkeypatch.setattr(Hesitant, "given", 0)
-    assert reasons(*"abcdef") == [*told]
+    assert reasons(*"abcdef", reasons_s=45.0, reason_s=reason_s) == [*told]
 
 
 def test_an_unforeseen_fault_of_a_reason_is_raised() -> None:

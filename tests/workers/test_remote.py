@@ -224,11 +224,17 @@ def test_what_an_operator_mends_is_an_absence(server: Server, status: int, mend:
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_request_that_is_refused_is_the_uploads(server: Server, status: int) -> None:
-    """A refused request is not retried, and says nothing about the next upload."""
-    server.script = lambda *_: (status, b'{"error": {"message": "too large"}}', 0.0, {})
-    with pytest.raises(WorkerError, match=f"{status}: .*too large") as caught:
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *((status, b'{"error": {"message": "too large"}}') for status in (400, 413, 414, 422, 451)),
+        (403, b"<html><body>this request is too large for our firewall</body></html>"),
+    ],
+)
+def test_a_request_that_is_refused_is_the_uploads(server: Server, status: int, body: bytes) -> None:
+    """A refused request is not retried, and says nothing about the next upload, be it a firewall that refuses."""
+    server.script = lambda *_: (status, body, 0.0, {})
+    with pytest.raises(WorkerError, match=f"{status}: ") as caught:
         classifier(server).classify([ITEM], [QUESTION])
     assert (type(caught.value), caught.value.reason) == (WorkerError, "remote-request")
     assert len(server.asked) == 1
