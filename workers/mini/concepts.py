@@ -247,5 +247,4 @@ GROUPS: tuple[Group, ...] = (
     ),
 )
 
-BY_NAME: dict[str, Concept] = {concept.name: concept for concept in CONCEPTS}
 INDEX: dict[str, int] = {concept.name: index for index, concept in enumerate(CONCEPTS)}

@@ -1,6 +1,5 @@
 """Asks the bundled checkpoint many questions about composed uploads, and counts with intervals."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy.typing as npt
 import torch
 from rich.progress import track
 from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -33,10 +31,8 @@ class Examiner:
     """Asks the checkpoint many questions about many composed uploads."""
 
     def __init__(self, folder: Path) -> None:
-        begun = time.monotonic()
         self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
         self.processor = AutoProcessor.from_pretrained(folder)
-        self.load_s = time.monotonic() - begun
         self.words = self.processor.tokenizer
         self.yes, self.no = self.words.convert_tokens_to_ids(["Yes", "No"])
         self.packer = Packer(self.words)
@@ -105,10 +101,26 @@ def wilson(good: int, count: int) -> tuple[float, float]:
     return float(middle - half), float(middle + half)
 
 
-def share(hits: Sequence[bool]) -> Figures:
-    """Return a share with its interval."""
+def share(hits: Sequence[bool], groups: Sequence[str] = ()) -> Figures:
+    """Return a share with its interval: Wilson's, or where that is wider the bootstrap's over `groups`.
+
+    Those are such as lines that were used several times: what happens with one of them happens with it again.
+    """
     good, count = sum(hits), len(hits)
-    return {"value": good / max(1, count), "interval": wilson(good, count), "n": count}
+    value = good / max(1, count)
+    low, high = wilson(good, count)
+    if not groups:
+        return {"value": value, "interval": (low, high), "n": count}
+    right = np.asarray(hits, float)
+    which = np.unique(np.array(groups), return_inverse=True)[1]
+    sums, sizes = np.bincount(which, right), np.bincount(which)
+    drawn = bootstrap(lambda some: float(sums[some].sum() / sizes[some].sum()), len(sizes))
+    return {
+        "value": value,
+        "interval": (min(low, drawn[0]), max(high, drawn[1])),
+        "n": count,
+        "groups": len(sizes),
+    }
 
 
 def bootstrap(
@@ -148,12 +160,6 @@ def weighted_auroc(truth: Truths, score: Numbers, weight: npt.NDArray[np.int64])
     if len(set(truth[kept].tolist())) < 2:
         return float("nan")
     return float(roc_auc_score(truth[kept], score[kept], sample_weight=weight[kept]))
-
-
-def platt(odds: Numbers, truth: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Return slope and offset of a logistic calibration."""
-    fitted = LogisticRegression(C=1e3).fit(odds[:, None], truth)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
 def ece(probability: Numbers, truth: npt.NDArray[np.bool_], bins: int = 10) -> float:

@@ -21,18 +21,22 @@ from transformers import FastVlmForConditionalGeneration, PreTrainedTokenizerFas
 from workers import prompt
 from workers.mini.answering import answers_of, hidden_states, on_its_device
 from workers.mini.believing import PRESENT, Believing, fitted
+from workers.mini.lasting import Lasting, keep, kept
 from workers.mini.lessons import Teacher
 from workers.mini.network import LANGUAGE
 from workers.mini.rows import Packer, Row, collate
 from workers.mini.sights import Sight, Sights, any_sight, imagined
-from workers.mini.tower import Lasting, ahead
+from workers.mini.tower import ahead
 from workers.mini.vocabulary import used
 
 #: Share of uploads that are nothing but a caption.
 WORDS_ALONE = 0.2
 
-#: How often a line stands in the image, how often it then has slips of OCR, and how often one tries to steer.
-WRITTEN, MISREAD, STEERED = 0.3, 0.5, 0.18
+#: How often a line stands in the image and not in the caption, and how often such text has slips of OCR.
+WRITTEN, MISREAD = 0.3, 0.5
+
+#: How often a line tries to steer.
+STEERED = 0.25
 
 #: Kinds of questions by length, and how many of them share one picture in training: rows of one length waste nothing.
 SHORT, LONG = ("plain", "inverted", "caption", "act", "together"), ("carve-out", "many", "theme")
@@ -55,7 +59,7 @@ class LanguagePlan(Lasting):
 
     name: str
     uploads: int = 8
-    teachers: int = 1
+    teachers: int = field(default=1, compare=False)
     rate: float = 2e-3
     decay_from: float = 0.7
     seed: int = 11
@@ -250,13 +254,17 @@ def train_language(
     optimiser = _optimiser(trained, model.get_input_embeddings().weight, words, plan)
     parts = {"model": model, "probes": probes, "optimiser": optimiser}
     state = folder / f"{plan.name}.pt"
-    start = _resume(state, parts)
+    start, spent_s = 0, 0.0
+    if saved := kept(state, plan):
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        start, spent_s = saved["step"], saved["seconds"]
     examined = examination(words, plan.checked)
-    begun, running = time.monotonic(), dict[str, torch.Tensor]()
+    begun, running = time.monotonic() - spent_s, dict[str, torch.Tensor]()
     # Processors without bfloat16 take several times as long for it.
     half = model.device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
     batches = ahead(Lessons(words, plan), itertools.count(start), plan.teachers)
-    step, share = start, plan.share(start, 0)
+    step, share = start, plan.share(start, spent_s)
     with Progress() as progress, (folder / f"{plan.name}.jsonl").open("a") as log:
         task = progress.add_task(plan.name, total=1.0)
         while share < 1:
@@ -285,8 +293,8 @@ def train_language(
             line |= {part: round(value.item(), 4) for part, value in running.items()}
             if step % EXAMINED == 0 or last:
                 line |= examine(model, examined, marks)
-                kept = {name: part.state_dict() for name, part in parts.items()}
-                torch.save(kept | {"step": step}, state)
+                states = {name: part.state_dict() for name, part in parts.items()}
+                keep(state, plan, states | {"step": step, "seconds": line["seconds"]})
             log.write(json.dumps(line) + "\n")
             log.flush()
     return state
@@ -306,16 +314,6 @@ def _optimiser(
     return torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.98), fused=True)
 
 
-def _resume(state: Path, parts: Mapping[str, Any]) -> int:
-    """Load what an earlier try kept and return its step, 0 without one."""
-    if not state.exists():
-        return 0
-    saved = torch.load(state, weights_only=True, map_location="cpu")
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    return int(saved["step"])
-
-
 #: After how many steps the model is examined and its state kept.
 EXAMINED = 250
 
@@ -323,11 +321,11 @@ Examination = list[tuple[dict[str, torch.Tensor], list[str], list[bool], bool]]
 
 
 def examination(
-    words: PreTrainedTokenizerFast, kept: Path | None, uploads: int = 40
+    words: PreTrainedTokenizerFast, checked: Path | None, uploads: int = 40
 ) -> Examination:
     """Return fixed batches to follow the training by, in trained and in unseen wordings."""
     rng = np.random.default_rng(99)
-    packer, seen = Packer(words), Sights.load(kept) if kept else None
+    packer, seen = Packer(words), Sights.load(checked) if checked else None
     made: Examination = []
     for unseen in (False, True):
         teacher = Teacher(rng, known="validation" if unseen else "train")

@@ -506,6 +506,9 @@ class Teacher:
                 acts.append(verb)
         if rng.random() < 0.25:
             clauses.append(self.composer.topic(self._said_or_not(upload)))
+        if rng.random() < 0.3:
+            # Authors edit a clause and leave the rest as it was: each is to be read for itself.
+            clauses[int(rng.integers(len(clauses)))] = self.composer.shows(self.thing(upload))
         clauses = [clauses[int(place)] for place in rng.permutation(len(clauses))]
         clauses = [
             Clause(

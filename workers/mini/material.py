@@ -9,8 +9,9 @@ import io
 import json
 import re
 import subprocess
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -105,7 +106,7 @@ STYLES: tuple[Style, ...] = (
     ),
 )
 
-#: Styles whose U+1F52B is a real gun; the others draw a water pistol.
+#: Styles, or single drawings of one, whose U+1F52B is a real gun; the others draw a water pistol.
 REAL_PISTOLS = frozenset(
     {
         "noto-v1",
@@ -116,6 +117,7 @@ REAL_PISTOLS = frozenset(
         "streamline",
         "monotone",
         "game-icons",
+        "openmoji:pistol",
     }
 )
 
@@ -261,14 +263,35 @@ def squared(image: Image.Image, side: int = SIDE) -> Pixels:
     return np.asarray(canvas, np.uint8)
 
 
+class MaterialError(Exception):
+    """Raised when something to compose scenes from is missing; the message says what, and what to do."""
+
+
+def fetched(command: Sequence[str], cwd: Path) -> None:
+    """Run a command that fetches a package.
+
+    Raises:
+        MaterialError: if it is not installed or fails; with its own words.
+
+    """
+    try:
+        subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        message = f"`{command[0]}` is needed to fetch the drawings, and is not installed"
+        raise MaterialError(message) from None
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout or "").strip()[-400:]
+        message = f"`{' '.join(command)}` failed, is there a network?\n{said}"
+        raise MaterialError(message) from None
+
+
 def fetch(package: str, packs: Path) -> Path:
     """Return an npm archive, fetched with ``npm pack`` unless it is in `packs` already."""
     stem, version = package.lstrip("@").replace("/", "-").rsplit("@", 1)
     archive = packs / f"{stem}-{version}.tgz"
     if not archive.exists():
         packs.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", "--silent", package]
-        subprocess.run(command, cwd=packs, check=True, capture_output=True)
+        fetched(["npm", "pack", "--silent", package], cwd=packs)
     return archive
 
 
@@ -284,7 +307,7 @@ def _member(archive: tarfile.TarFile, name: str) -> io.BytesIO:
     found = archive.extractfile(name)
     if found is None:
         message = f"{archive.name!r} has no {name}: fetch the package again"
-        raise FileNotFoundError(message)
+        raise MaterialError(message)
     return io.BytesIO(found.read())
 
 
@@ -416,10 +439,12 @@ def _icons(packs: Path, *, coloured: bool) -> Iterator[tuple[int, Pixels]]:
                 print(f"{each.package} {CONCEPTS[concept].name}: {error}")  # noqa: T201
 
 
-def concept_of(point: str, style: str) -> int:
-    """Return which concept a code point shows in a style, -1 for none of ours."""
+def concept_of(drawing: str, style: str) -> int:
+    """Return which concept a drawing (`code point` or `code point:name`) shows in a style, -1 for none of ours."""
+    point, _, name = drawing.partition(":")
     if point == "1f52b":
-        wanted = "pistol" if style in REAL_PISTOLS else "water pistol"
+        real = {style, f"{style}:{name}"} & REAL_PISTOLS
+        wanted = "pistol" if real else "water pistol"
         return next(index for index, concept in enumerate(CONCEPTS) if concept.name == wanted)
     for index, concept in enumerate(CONCEPTS):
         if point in concept.drawings:
@@ -437,20 +462,19 @@ def build(packs: Path, folder: Path = FOLDER) -> Path:
     for index, style in enumerate(STYLES):
         read = _twemoji if style.name == "twemoji" else _iconify
         svgs = read(style, packs, names)
-        for point, svg in track(sorted(svgs.items()), description=style.name):
-            point = point.partition(":")[0]  # noqa: PLW2901 - the drawing's own name is no longer needed
-            if style.name == ONLY_PISTOL and point != "1f52b":
+        for drawing, svg in track(sorted(svgs.items()), description=style.name):
+            if style.name == ONLY_PISTOL and drawing.partition(":")[0] != "1f52b":
                 continue
             try:
                 drawn = rasterise(svg)
             except (
                 ValueError
             ) as error:  # a drawing that the renderer cannot read is left out, by name
-                print(f"{style.name} {point}: {error}")  # noqa: T201
+                print(f"{style.name} {drawing}: {error}")  # noqa: T201
                 continue
             pixels.append(drawn)
             style_of.append(index)
-            concepts.append(concept_of(point, style.name))
+            concepts.append(concept_of(drawing, style.name))
     if SYMBOLA.exists():
         for point, drawn in _symbola():
             pixels.append(drawn)
@@ -469,14 +493,27 @@ def build(packs: Path, folder: Path = FOLDER) -> Path:
             pixels.append(drawn)
             style_of.append(len(STYLES) + MORE_STYLES.index(name))
             concepts.append(concept)
-    path = folder / "drawings.npz"
-    np.savez(path, pixels=np.stack(pixels), style=np.array(style_of), concept=np.array(concepts))
     papers = list(_wallpapers())
-    np.savez(
+    if not papers:
+        print("gnome-backgrounds is absent: nothing but training scenes can be composed")  # noqa: T201
+    keep(
         folder / "wallpapers.npz",
         pixels=np.stack(papers) if papers else np.zeros((0, 256, 256, 3), np.uint8),
     )
-    return path
+    return keep(
+        folder / "drawings.npz",
+        pixels=np.stack(pixels),
+        style=np.array(style_of),
+        concept=np.array(concepts),
+    )
+
+
+def keep(path: Path, **arrays: npt.ArrayLike) -> Path:
+    """Write arrays as an npz file, which is there whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return part.replace(path)
 
 
 def _wallpapers() -> Iterator[Pixels]:
@@ -498,7 +535,7 @@ def load(folder: Path = FOLDER) -> Drawings:
     path = folder / "drawings.npz"
     if not path.exists():
         message = f"{path} is missing: run `python -m workers.mini.material` first"
-        raise FileNotFoundError(message)
+        raise MaterialError(message)
     with np.load(path) as kept:
         return Drawings(pixels=kept["pixels"], style=kept["style"], concept=kept["concept"])
 
@@ -510,7 +547,10 @@ def main() -> None:
         "--packs", type=Path, default=FOLDER / "packs", help="folder of npm archives"
     )
     arguments = parser.parse_args()
-    print(build(arguments.packs))  # noqa: T201
+    try:
+        print(build(arguments.packs))  # noqa: T201
+    except MaterialError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

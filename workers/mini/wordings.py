@@ -303,47 +303,10 @@ class Composer:
         )
         return self.ask([self.topic(name)], line=line, kind="caption")
 
-    def done_with(self, act: str, thing: Noun) -> Asked:
-        """Return the question whether the caption sells, promotes or threatens with a thing."""
-        clause = self.about(act, thing)
-        line = clause.text.rstrip(".")
-        line = (
-            self.said(RULE_ASK, x=thing.words)
-            if self.rng.random() < 0.5
-            else f"Is this so: {line[0].lower()}{line[1:]}?"
-        )
-        return self.ask([clause], line=line, kind="act")
 
-    def with_carve_out(
-        self, clause: Clause, contexts: list[str], things: list[Noun], unless: int = 0
-    ) -> Asked:
-        """Return a question with one clause and one carve-out."""
-        thing = clause.nouns[0].words if clause.nouns else "uploads"
-        roll = self.rng.random()
-        line = (
-            self.said(RULE_ASK, x=thing)
-            if roll < 0.6 or not clause.evidence
-            else self.said(SHOWS_ASK, x=thing)
-        )
-        return self.ask(
-            [clause], line=line, exempt=[(self.excused(contexts, things), unless)], kind="carve-out"
-        )
-
-
-def example(rng: np.random.Generator, thing: Noun, topics: frozenset[str] = frozenset()) -> str:
+def example(rng: np.random.Generator, thing: Noun) -> str:
     """Return an example such as a policy's author would add to a clause."""
     word = CONCEPTS[int(rng.choice(sorted(thing.means)))].words[0][0]
-    if "sell" in topics:
-        return str(
-            rng.choice(
-                [
-                    f"{word} beside a price tag",
-                    f"{word} with a price",
-                    f"selling a {word}",
-                    f"{word}, 50 euros",
-                ]
-            )
-        )
     return str(
         rng.choice(
             [f"a picture of a {word}", f"{word} on a table", f"a {word}", f"drawing of a {word}"]

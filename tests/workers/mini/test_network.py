@@ -111,3 +111,18 @@ def test_the_tower_that_ships_says_the_same_when_it_is_trained_on() -> None:
     torch.testing.assert_close(same, features, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(kept.weight[:OUTPUTS], head.weight[:OUTPUTS])
     torch.testing.assert_close(kept.bias[:OUTPUTS], head.bias[:OUTPUTS])
+
+
+def test_a_mean_of_weights_lies_between_them() -> None:
+    """Each weight is half of both; one that knows other words is refused, for its numbers mean other things."""
+    words = PreTrainedTokenizerFast.from_pretrained(SHIPPED)
+    shipped = AutoModelForImageTextToText.from_pretrained(SHIPPED, dtype=torch.float32)
+    model = network.build(words)
+    mine = {name: part.clone() for name, part in model.state_dict().items()}
+    network.average(model, words, SHIPPED)
+    for name, part in shipped.state_dict().items():
+        if part.is_floating_point():
+            torch.testing.assert_close(model.state_dict()[name], (mine[name] + part) / 2)
+    words.add_tokens(["zzyzx"])
+    with pytest.raises(ValueError, match="other words than"):
+        network.average(model, words, SHIPPED)

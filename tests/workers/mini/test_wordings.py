@@ -1,5 +1,6 @@
 """Composed policies mean what their words say."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from policies.folder import read_policies
 from policies.schema import Status
+from workers.mini import phrases
+from workers.mini.captions import LINES, STEERING
 from workers.mini.concepts import CONCEPTS, GROUPS, INDEX, Concept, Group
 from workers.mini.lessons import KINDS, Teacher
 from workers.mini.scenes import Shown
@@ -89,3 +92,22 @@ def test_truth_of_the_weapons_policy(shown: set[str], topics: set[str], *, broke
     question = next(q for q in policies.by_name["weapons"].questions if q.id == "weapons")
     upload = Upload(shown=frozenset(INDEX[name] for name in shown), topics=frozenset(topics))
     assert answer(question, upload) is broken
+
+
+def test_nothing_that_is_held_back_is_trained_on() -> None:
+    """No line or phrase of the figures stands among those of training, whatever its case and punctuation."""
+
+    def bare(text: str) -> str:
+        return re.sub(r"[^a-z0-9{}]+", " ", text.lower()).strip()
+
+    lines = {**LINES, "steering": STEERING}
+    trained = {bare(line) for topic in lines.values() for line in topic.trained}
+    assert [one for topic in lines.values() for one in topic.held if bare(one) in trained] == []
+    kept = vars(phrases).values()
+    groups = [one for one in kept if isinstance(one, phrases.Phrases)]
+    for each in kept:
+        if isinstance(each, dict):
+            groups += [one for one in each.values() if isinstance(one, phrases.Phrases)]
+    assert len(groups) > 30
+    for said in groups:
+        assert not {*map(bare, said.held)} & {*map(bare, said.trained)}
