@@ -2,8 +2,9 @@
 
 The clause alone and the reason's own words are asked about the upload, and the clause alone about the place. What is
 denied is never shown as supported: words that are denied give way to the clause's own, which the question about the
-clause has just confirmed; a place gives way to a surer one, which is asked about in its turn. Where nothing is
-confirmed that could stand instead, the reason is unsupported. Either way it is said which parts the model denied.
+clause has just confirmed; a place gives way to a surer one, which is asked about in its turn. Where the model named no
+place of a picture whose text alone would not break the clause, one is looked for. Where nothing is confirmed that could
+stand instead, the reason is unsupported. Either way it is said which parts the model denied.
 """
 
 import math
@@ -58,9 +59,12 @@ def proven(ask: Ask, question: Question, reason: Reason, image: Image.Image | No
         denied.append("text")
         if supported:
             reason = replace(reason, text=shown(alone.forbidden[0].text))
-    if reason.box is None or image is None:
+    if image is None or not reason.seen:
         # Where no picture was judged, no place can be confirmed, and none is shown.
         return Proven(reason=replace(reason, box=None), supported=supported, denied=tuple(denied))
+    if reason.box is None:
+        box = _looked_for(ask, alone, image) if supported else None
+        return Proven(reason=replace(reason, box=box), supported=supported, denied=tuple(denied))
     own, box, held = _place(ask, alone, image, reason.box)
     if not own > 0:
         denied.append("box")
@@ -71,21 +75,46 @@ def proven(ask: Ask, question: Question, reason: Reason, image: Image.Image | No
 
 def _place(ask: Ask, alone: Question, image: Image.Image, box: Box) -> tuple[float, Box, bool]:
     """Return the log-odds of the model's own place, the place that stands, and whether that was confirmed alone."""
-    # Carve-outs weigh against a thing wherever it is: asked without them as well, its place stands out more.
-    asked = [alone, replace(alone, allowed=())] if alone.allowed else [alone]
-    looks = ask([only(image, at) for at in (box, *PLACES)], asked)
-    own, *confirmed = (row[0] for row in looks)
-    at_own, *sure = (sum(row) / len(row) for row in looks)
+    (own, *confirmed), (at_own, *sure) = _looks(ask, alone, image, (box, *PLACES))
     if not all(map(math.isfinite, (at_own, *sure))):
         return own, box, False
     if at_own >= max(sure) and (own > 0 or max(confirmed) <= 0):
         return own, box, own > 0
-    surer = around(sure)
-    ((again,),) = ask([only(image, surer)], [alone])
+    return own, *_surest(ask, alone, image, confirmed, sure)
+
+
+def _looked_for(ask: Ask, alone: Question, image: Image.Image) -> Box | None:
+    """Return where the evidence is though the model named no place; None where the text is evidence by itself."""
+    ((text_alone,),) = ask([None], [alone])
+    if not text_alone <= 0:
+        return None
+    confirmed, sure = _looks(ask, alone, image, PLACES)
+    if not all(map(math.isfinite, sure)):
+        return None
+    box, held = _surest(ask, alone, image, confirmed, sure)
+    return box if held else None
+
+
+def _looks(
+    ask: Ask, alone: Question, image: Image.Image, places: Sequence[Box]
+) -> tuple[list[float], list[float]]:
+    """Return for each place the log-odds of the clause there, and those by which places are compared."""
+    # Carve-outs weigh against a thing wherever it is: asked without them as well, its place stands out more.
+    asked = [alone, replace(alone, allowed=())] if alone.allowed else [alone]
+    looks = ask([only(image, at) for at in places], asked)
+    return [row[0] for row in looks], [sum(row) / len(row) for row in looks]
+
+
+def _surest(
+    ask: Ask, alone: Question, image: Image.Image, confirmed: Sequence[float], sure: Sequence[float]
+) -> tuple[Box, bool]:
+    """Return the place that the windows make, or the surest of them that was confirmed, and whether it was."""
+    made = around(sure)
+    ((again,),) = ask([only(image, made)], [alone])
     if again > 0 or max(confirmed) <= 0:
-        return own, surer, again > 0
+        return made, again > 0
     stands = max((at for at, odds in enumerate(confirmed) if odds > 0), key=sure.__getitem__)
-    return own, PLACES[stands], True
+    return PLACES[stands], True
 
 
 def around(odds: Sequence[float]) -> Box:

@@ -107,13 +107,20 @@ class Reasons:
         self, item: Item, question: Question, reason: Reason, picture: Picture | None
     ) -> Proven:
         """Put the evidence of one reason to the proof, on what scoring left of the picture."""
-        row = row_for(item, question, picture, self._wording, reads=self._reads)
+        row, text = (
+            row_for(item, question, looked, self._wording, reads=self._reads)
+            for looked in (picture, None)
+        )
 
         def ask(
             images: Sequence[Image.Image | None], questions: Sequence[Question]
         ) -> list[list[float]]:
             asks = [prompt.suffix(one, self._wording) for one in questions]
-            rows = [replace(row, image=image, asked=tuple(range(len(asks)))) for image in images]
+            asked = tuple(range(len(asks)))
+            rows = [
+                replace(text if image is None else row, image=image, asked=asked)
+                for image in images
+            ]
             return [[one.score for one in odds] for odds in self._scorer.score(rows, asks)]
 
         return proven(ask, question, reason, row.image)

@@ -147,8 +147,7 @@ class Seeing:
         return [[self._odds(row, asks[ask]) for ask in row.asked] for row in rows]
 
     def _odds(self, row: Row, ask: str) -> Odds:
-        assert row.image is not None
-        if not any(f": {words}" in ask for words in self._believed):
+        if row.image is None or not any(f": {words}" in ask for words in self._believed):
             return Odds(score=-2.0)
         seen = int((np.asarray(row.image) == 255).all(axis=2).sum()) / SQUARE.area
         whole = np.array_equal(np.asarray(row.image), SQUARE.pixels)
@@ -220,6 +219,32 @@ def test_denied_words_give_way_to_the_clause(
     given = explained(tiny("fast_vlm").scorer(), questions[0], {SELLS}, said(box=None))
 
     assert (given.clause, given.text, given.supported) == ("W1", SELLS, True)
+
+
+def test_a_place_that_the_model_did_not_name_is_looked_for(
+    tiny: Callable[[str], Any], questions: tuple[Question, ...]
+) -> None:
+    """Where the picture breaks the clause and the text alone would not, a person is shown where."""
+    given = explained(tiny("fast_vlm").scorer(), questions[0], {SELLS, PISTOL}, said(box=None))
+
+    assert given.supported
+    assert inside(given.box)
+
+
+@given(text=st.sampled_from([2.0, -2.0, float("nan")]), there=st.sampled_from([2.0, -2.0]))
+def test_no_place_is_made_up(text: float, there: float, questions: tuple[Question, ...]) -> None:
+    """What the text breaks by itself has no place in the picture, and what no window confirms has none either."""
+
+    def ask(images: Any, about: Any) -> list[list[float]]:
+        if images == [None]:
+            return [[text]]
+        return [[there if len(images) > 1 or len(about) == 1 else 2.0] * len(about) for _ in images]
+
+    reason = Reason(clause="W1", text=PISTOL, seen=True, box=None)
+    stands = proven(ask, questions[0], reason, Image.fromarray(SQUARE.pixels))
+
+    assert stands.supported
+    assert (stands.reason.box is not None) == (text < 0 and there > 0)
 
 
 def test_a_denied_place_gives_way_to_one_that_is_confirmed(
