@@ -92,11 +92,14 @@ class Reasons:
     def likeliest(self, item: Item, question: Question, picture: Picture | None) -> Question:
         """Return the question with the one clause that the model, asked about each alone, is surest of.
 
-        Small models say sooner which clause holds than they name it among several.
+        Small models say sooner which clause holds than they name it among several. Carve-outs are left aside: that none
+        excuses the upload has been scored, and they weigh against the clause that holds.
         """
         if len(question.forbidden) == 1:
             return question
-        alone = [ask_alone(question, clause.id) for clause in question.forbidden]
+        alone = [
+            replace(ask_alone(question, clause.id), allowed=()) for clause in question.forbidden
+        ]
         asks = [prompt.suffix(one, self._wording) for one in alone]
         row = row_for(item, question, picture, self._wording, reads=self._reads)
         odds = self._scorer.score([replace(row, asked=tuple(range(len(asks))))], asks)[0]
