@@ -67,7 +67,7 @@ def _row(one: Evaluated, chosen: Mapping[str, str]) -> str:
         told(one.ece) + ("" if one.calibrated else " uncalibrated"),
         *(_band(bands[band]) if band in bands else "–" for band in ("review", "act")),
         "–" if one.mass is None else f"{one.mass:.3f}",
-        timed(one, " "),
+        timed(one),
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
@@ -84,11 +84,11 @@ def told(figure: Figure) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f}–{figure.high:.3f})"
 
 
-def timed(one: Evaluated, between: str) -> str:
-    """Return what an image took, or an upload where no pictures were read; the two words `between` apart."""
+def timed(one: Evaluated) -> str:
+    """Return what an image took, or an upload where no pictures were read."""
     if one.ms_per_image is None:
-        return f"{one.ms_per_upload:.1f} ms{between}an upload"
-    return f"{one.ms_per_image:.1f} ms{between}an image"
+        return f"{one.ms_per_upload:.1f} ms an upload"
+    return f"{one.ms_per_image:.1f} ms an image"
 
 
 def _section(one: Evaluated) -> str:

@@ -296,45 +296,59 @@ def _evaluated(found: "Sequence[Evaluated]", chosen: "Mapping[str, str]") -> Non
     from rich.console import Console
     from rich.table import Table
 
-    from pipeline.evaluation_page import timed
-
     table = Table(
         title="Classifiers, with 95 % intervals; of the bands, precision above recall",
-        caption="In bold: the cheapest that is not measurably worse at that question.",
+        caption=_below(found),
         box=box.HORIZONTALS,
         show_lines=True,
         padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
     )
-    for name in ("question\nclassifier", "labels", "AUROC", "AUPRC", "ECE"):
-        table.add_column(name)
-    for name in ("review\nband", "act\nband", "Yes+No", "time"):
-        table.add_column(name)
+    table.add_column("question\nclassifier", overflow="fold")
+    for name in ("labels", "AUROC", "AUPRC", "ECE", "review\nband", "act\nband", "Yes+No"):
+        table.add_column(name, no_wrap=True)
     for one in found:
         best = chosen.get(one.question) == one.classifier
         bands = {band.band: band for band in one.bands}
         table.add_row(
-            f"{one.question}\n" + (f"[bold]{one.classifier}[/bold]" if best else one.classifier),
+            one.question.replace("/", "\n/")
+            + "\n"
+            + (f"[bold]{one.classifier}[/bold]" if best else one.classifier),
             f"{one.violates}/{one.allowed}",
             _stacked(one.auroc),
             _stacked(one.average_precision),
             _stacked(one.ece) + ("" if one.calibrated else "\nuncalibrated"),
             *(_at(bands[name]) if name in bands else "–" for name in ("review", "act")),
             "–" if one.mass is None else f"{one.mass:.3f}",
-            timed(one, "\n"),
         )
     Console().print(table)
 
 
+def _below(found: "Sequence[Evaluated]") -> str:
+    from pipeline.evaluation_page import timed
+
+    times = {one.classifier: timed(one) for one in found}
+    told = "; ".join(f"{name} takes {time}" for name, time in times.items())
+    return f"In bold: the cheapest that is not measurably worse at that question. {told}."
+
+
 def _stacked(figure: "Figure") -> str:
-    return f"{figure.value:.3f}\n{figure.low:.3f}–{figure.high:.3f}"
+    from math import isnan
+
+    # Where all labels are alike there is nothing to tell apart.
+    if isnan(figure.value):
+        return "–"
+    low, high = (f"{edge:.2f}".removeprefix("0") for edge in (figure.low, figure.high))
+    return f"{figure.value:.3f}\n{low}–{high}"
 
 
 def _at(band: "AtBand") -> str:
     from math import isnan
 
-    # Of nothing there is no precision.
-    precision = "none" if isnan(band.precision.value) else f"{band.precision.value:.2f}"
-    return f"{precision}\n{band.recall.value:.2f}"
+    # Of nothing there is no precision, and without violations no recall.
+    shares = (band.precision.value, band.recall.value)
+    return "\n".join("none" if isnan(share) else f"{share:.2f}" for share in shares)
 
 
 def _probed(rows: "Sequence[Probed]") -> None:
