@@ -198,3 +198,13 @@ def test_the_figures_agree_with_their_definitions() -> None:
     assert wilson(8, 10).low < 0.8 < wilson(8, 10).high
     interval = bootstrap(auroc, np.array([0.1, 0.2, 0.8, 0.9]), labels, draws=20)
     assert interval.low <= interval.value <= interval.high
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_calibration_error_lies_in_its_interval(seed: int) -> None:
+    """Resampling adds to a calibration error, and its interval does not."""
+    rng = np.random.default_rng(seed)
+    said = rng.beta(0.5, 4, 900)
+    found = bootstrap(ece, said, (rng.random(900) < said).astype(float))
+
+    assert 0 <= found.low < found.value < found.high < 3 * found.value
