@@ -150,11 +150,6 @@ class Watch:
             del self._running[number]
             self._used_s = time.monotonic()
 
-    def answered(self) -> float:
-        """Note that there was an answer, and return when (seconds since the epoch)."""
-        self.last_answer_at = time.time()
-        return self.last_answer_at
-
     def pulse(self) -> Pulse:
         """Return the call that has run longest; being asked counts as being used."""
         self._used_s = time.monotonic()
@@ -292,7 +287,8 @@ class Judge:
             by_upload = tuple(next(found) if isinstance(i, Item) else i for i in items)
             # An endpoint that is away is heard of in every row; only an answer says that it is there.
             answered = any(rows for rows in by_upload if isinstance(rows, tuple))
-            at = self._watch.answered() if answered else None
+            at = time.time() if answered else None
+            self._watch.last_answer_at = at or self._watch.last_answer_at
             ms = (time.perf_counter() - started_s) * _MS
             return Answers(by_upload, ms, at)
 
@@ -482,10 +478,9 @@ class Preparer:
                         self._started[ticket] = now_s, future
                 futures = [self._started[ticket][1] for ticket, _ in uploads]
             wait(futures, timeout=wait_s)
-            outcomes = [self._outcome(t, f) for (t, _), f in zip(uploads, futures, strict=True)]
-            if any(isinstance(outcome, _Ready | WorkerError) for outcome in outcomes):
-                self._watch.answered()
-            return self._kept(outcomes)
+            return self._kept(
+                [self._outcome(t, f) for (t, _), f in zip(uploads, futures, strict=True)]
+            )
 
     def _kept(
         self, outcomes: Sequence[_Ready | WorkerError | Crashed | None]

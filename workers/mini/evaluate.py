@@ -42,7 +42,7 @@ from workers.mini.examiner import (
 )
 from workers.mini.lessons import KINDS, Teacher
 from workers.mini.lessons import Item as Asked
-from workers.mini.material import Split
+from workers.mini.material import MaterialError, Split
 from workers.mini.phrases import Known
 from workers.mini.samples import SAMPLES, picture
 from workers.mini.scenes import CROWD, Composer, Scene
@@ -544,9 +544,14 @@ def main() -> None:
     if chosen.card and missing:
         parser.error(f"{chosen.out} lacks {', '.join(sorted(missing))}: the card needs all parts")
     figures: Figures = kept
-    for name, part in evaluate(chosen.model, only=only or PARTS, sizes=sizes, split=chosen.split):
-        figures[name] = part
-        chosen.out.write_text(json.dumps(figures, indent=1) + "\n")
+    try:
+        for name, part in evaluate(
+            chosen.model, only=only or PARTS, sizes=sizes, split=chosen.split
+        ):
+            figures[name] = part
+            chosen.out.write_text(json.dumps(figures, indent=1) + "\n")
+    except MaterialError as error:
+        sys.exit(str(error))
     table = Table("figure", "value (95 % interval)", "target")
     for row in rows_of(figures):
         table.add_row(*row)

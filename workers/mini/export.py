@@ -5,6 +5,7 @@ The folder is what `weir calibrate` and `weir model eval` read: pictures and lab
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from policies.folder import read_policies
-from workers.mini.material import Split
+from workers.mini.material import MaterialError, Split
 from workers.mini.truth import TRUTHS, labelled
 
 
@@ -57,14 +58,17 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="scenes a policy")
     parser.add_argument("--own", action="store_true", help="answers for a scene's own policy alone")
     given = parser.parse_args()
-    total = export(
-        given.folder,
-        given.policies,
-        split=given.split,
-        seed=given.seed,
-        count=given.count,
-        own=given.own,
-    )
+    try:
+        total = export(
+            given.folder,
+            given.policies,
+            split=given.split,
+            seed=given.seed,
+            count=given.count,
+            own=given.own,
+        )
+    except MaterialError as error:
+        sys.exit(str(error))
     print(f"{total} labelled scenes in {given.folder}")  # noqa: T201 -- a script speaks
 
 

@@ -31,7 +31,12 @@ class Lasting:
     @property
     def options(self) -> dict[str, str]:
         """Return what decides about the outcome; fields that only say who does the work are not compared."""
-        return {each.name: str(getattr(self, each.name)) for each in fields(self) if each.compare}
+        told = {each.name: getattr(self, each.name) for each in fields(self) if each.compare}
+        # A folder may be moved, or named from elsewhere.
+        return {
+            name: value.name if isinstance(value, Path) else str(value)
+            for name, value in told.items()
+        }
 
 
 def keep(state: Path, plan: Lasting, parts: Mapping[str, Any]) -> None:

@@ -597,13 +597,17 @@ def _resnet() -> Made:
     return hf.ResNetForImageClassification(config), hf.ViTImageProcessor(size=SIZE)
 
 
+#: What text models with labels have in common.
+_LABELLED = {k: TEXT[k] for k in ("hidden_size", "intermediate_size", "vocab_size")} | {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "pad_token_id": 0,
+}
+
+
 def _toxicity() -> Made:
-    sizes = {k: TEXT[k] for k in ("hidden_size", "intermediate_size", "vocab_size")}
     config = hf.BertConfig(
-        **sizes,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        pad_token_id=0,
+        **_LABELLED,
         id2label={0: "insult", 1: "threat", 2: "spam"},
         problem_type="multi_label_classification",
     )
@@ -612,12 +616,8 @@ def _toxicity() -> Made:
 
 def _roberta() -> Made:
     """Return a model that counts places from behind the mark of padding: one less fits than it has places."""
-    sizes = {k: TEXT[k] for k in ("hidden_size", "intermediate_size", "vocab_size")}
     config = hf.RobertaConfig(
-        **sizes,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        pad_token_id=0,
+        **_LABELLED,
         max_position_embeddings=66,
         id2label={0: "insult", 1: "other"},
     )

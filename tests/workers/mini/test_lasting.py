@@ -40,7 +40,9 @@ def test_a_stage_does_not_go_on_with_other_options(
 
 
 def test_who_does_the_work_does_not_count(tmp_path: Path) -> None:
-    """More processes may compose lessons for a stage that goes on: the lessons are the same."""
-    keep(tmp_path / "test.pt", PLAN, {"step": 40, "seconds": 1.0})
+    """More processes may compose lessons, and the folder may be named from elsewhere: the lessons are the same."""
+    here = replace(PLAN, seen=Path("runs/a/seen.npz"))
+    keep(tmp_path / "test.pt", here, {"step": 40, "seconds": 1.0})
 
-    assert kept(tmp_path / "test.pt", replace(PLAN, teachers=4)) is not None
+    there = replace(here, teachers=4, seen=tmp_path / "seen.npz")
+    assert kept(tmp_path / "test.pt", there) is not None
